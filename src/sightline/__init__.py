@@ -1,0 +1,24 @@
+"""Train an image classifier, find what it gets wrong, and see where it looked.
+
+    import sightline as sl
+
+    data = sl.load_data("cifar10")
+    model = sl.create_model("resnet18", data)
+    history = sl.fit(model, data, epochs=20, batch_size=512)
+    predictions = sl.predict(model, data.test, class_names=data.class_names)
+    mistakes = sl.rank_mistakes(predictions, most=10)
+
+or all of it, with a report: `sl.run("cifar10-quick")`. Nothing heavy is imported until a name is used.
+"""
+
+import lazy_loader
+
+import sightline.explain  # noqa: F401
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+
+__version__ = "0.1.0"
+
+# The room and its function share a name. The room is loaded above and found by its path from here on;
+# `sightline.explain` is the function.
+del explain  # type: ignore[name-defined]  # noqa: F821

@@ -1,0 +1,55 @@
+from .data import Augmentation as Augmentation
+from .data import Dataset as Dataset
+from .data import Split as Split
+from .data import load_data as load_data
+from .errors import SightlineError as SightlineError
+from .explain import METHODS as METHODS
+from .explain import Explanation as Explanation
+from .explain import explain as explain
+from .models import MODELS as MODELS
+from .models import create_model as create_model
+from .models import summarize as summarize
+from .predictions import Predictions as Predictions
+from .predictions import predict as predict
+from .predictions import rank_mistakes as rank_mistakes
+from .report import write_report as write_report
+from .runs import Run as Run
+from .runs import load_run as load_run
+from .runs import run as run
+from .training import OPTIMIZERS as OPTIMIZERS
+from .training import RECIPES as RECIPES
+from .training import SCHEDULES as SCHEDULES
+from .training import History as History
+from .training import find_learning_rate as find_learning_rate
+from .training import fit as fit
+from .training import load_recipe as load_recipe
+
+__version__: str
+
+__all__ = [
+    "METHODS",
+    "MODELS",
+    "OPTIMIZERS",
+    "RECIPES",
+    "SCHEDULES",
+    "Augmentation",
+    "Dataset",
+    "Explanation",
+    "History",
+    "Predictions",
+    "Run",
+    "SightlineError",
+    "Split",
+    "create_model",
+    "explain",
+    "find_learning_rate",
+    "fit",
+    "load_data",
+    "load_recipe",
+    "load_run",
+    "predict",
+    "rank_mistakes",
+    "run",
+    "summarize",
+    "write_report",
+]
