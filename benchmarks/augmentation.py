@@ -1,0 +1,80 @@
+"""Images per second of crop, flip and hole: batched on the device, and by albumentations in workers.
+
+    python benchmarks/augmentation.py [--device cuda] [--json FILE]
+
+"none" is the same source with no augmentation: a gather of whole images, and the conversion to float.
+Every row is an epoch over random 32x32 images, drawing of the randomness and start of workers included.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from harness import publish, repeat
+
+from sightline.data import Augmentation, ResidentBatches, Split, StreamedBatches
+
+FILL = (0.49, 0.48, 0.45)
+SETTINGS = {
+    "none": Augmentation(),
+    "crop": Augmentation(crop_padding=4),
+    "crop, flip": Augmentation(crop_padding=4, flip="random"),
+    "crop, flip, hole": Augmentation(crop_padding=4, flip="random", hole_size=16, hole_p=0.5),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--images", type=int, default=20_000)
+    parser.add_argument("--batch", type=int, default=512)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    rng = np.random.default_rng(0)
+    split = Split(
+        rng.integers(0, 256, (options.images, 32, 32, 3), dtype=np.uint8), np.zeros(options.images, int)
+    )
+    shared = {"batch_size": options.batch, "seed": 0, "device": options.device}
+    rows: list[dict[str, Any]] = []
+    for name, augmentation in SETTINGS.items():
+        batches = ResidentBatches(split, augmentation=augmentation, fill=FILL, **shared)
+        rows.append(_row("batched", name, _epochs(batches), rows, options))
+    for workers in sorted({0, options.workers}):
+        transform = SETTINGS["crop, flip, hole"].to_albumentations((32, 32), fill=FILL)
+        batches = StreamedBatches(split, transform, num_workers=workers, **shared)
+        name = f"albumentations, {workers} workers"
+        rows.append(_row(name, "crop, flip, hole", _epochs(batches), rows, options))
+    publish("augmentation", rows, device=options.device, json_file=options.json)
+
+
+def _epochs(batches: ResidentBatches | StreamedBatches) -> Callable[[], int]:
+    number = iter(range(1_000_000))
+    return lambda: sum(len(batch.labels) for batch in batches.epoch(next(number)))
+
+
+def _row(
+    path: str, name: str, work: Callable[[], int], rows: list[dict[str, Any]], options: argparse.Namespace
+) -> dict[str, Any]:
+    rate = repeat(work, repeats=options.repeats, device=options.device)
+    share = rate["median"] / rows[0]["images/s"] if rows else 1.0
+    return {
+        "path": path,
+        "augmentation": name,
+        "images/s": rate["median"],
+        "low": rate["low"],
+        "high": rate["high"],
+        "repeats": options.repeats,
+        "of none": round(share, 3),
+    }
+
+
+if __name__ == "__main__":
+    main()

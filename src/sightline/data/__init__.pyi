@@ -1,0 +1,27 @@
+from .augment import Augmentation as Augmentation
+from .batches import Batch as Batch
+from .batches import ResidentBatches as ResidentBatches
+from .batches import StreamedBatches as StreamedBatches
+from .compose import build_compose as build_compose
+from .dataset import Dataset as Dataset
+from .dataset import Split as Split
+from .describe import describe as describe
+from .load import DATASETS as DATASETS
+from .load import load_data as load_data
+from .pictures import read_image as read_image
+from .shapes import PlantedTruth as PlantedTruth
+
+__all__ = [
+    "DATASETS",
+    "Augmentation",
+    "Batch",
+    "Dataset",
+    "PlantedTruth",
+    "ResidentBatches",
+    "Split",
+    "StreamedBatches",
+    "build_compose",
+    "describe",
+    "load_data",
+    "read_image",
+]
