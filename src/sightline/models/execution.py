@@ -1,0 +1,82 @@
+"""Where and how a model runs: device, precision, evaluation mode, and the step from bytes to floats."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+
+from sightline.errors import SightlineError
+
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def to_float(images: torch.Tensor) -> torch.Tensor:
+    """Turn uint8 (B, H, W, 3) into float32 (B, 3, H, W) in [0, 1]; the result is channels_last in memory."""
+    return images.permute(0, 3, 1, 2).to(torch.float32).div_(255)
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """Return the device called `name`: "auto" (CUDA, else MPS, else CPU), "cpu", "cuda", "cuda:1", "mps".
+
+    Raises SightlineError if this machine does not have it.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    kind = name.partition(":")[0]
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if kind not in there:
+        raise SightlineError(f"device {name!r} is not known; use auto, cpu, cuda or mps")
+    if not there[kind]:
+        raise SightlineError(
+            f"device {name!r} is not there: PyTorch sees none on this machine; use cpu or auto"
+        )
+    return torch.device(name)
+
+
+def choose_precision(name: str, device: torch.device) -> str:
+    """Resolve "auto": bfloat16 where the device multiplies it natively, float32 elsewhere."""
+    if name != "auto":
+        return name
+    if device.type == "cuda":
+        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
+    return "bfloat16" if device.type == "cpu" and _cpu_multiplies_bfloat16() else "float32"
+
+
+def _cpu_multiplies_bfloat16() -> bool:
+    # Private in torch, and renamed before: an absent name means "no", not an error.
+    return any(
+        getattr(torch.cpu, name, lambda: False)()
+        for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    )
+
+
+def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager:
+    """Return the context in which a forward pass runs in `precision`."""
+    if precision not in PRECISIONS:
+        raise SightlineError(f"precision {precision!r} is not known; use auto, {', '.join(PRECISIONS)}")
+    if precision == "float32":
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, dtype=PRECISIONS[precision])
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Return the device of the model's first parameter or buffer (CPU if it has none)."""
+    for tensor in (*model.parameters(), *model.buffers()):
+        return tensor.device
+    return torch.device("cpu")
+
+
+@contextlib.contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Put every module in evaluation mode, and each back into its own mode afterwards."""
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        for module, _ in modes:  # not model.eval(), which a model may have made do something else
+            module.training = False
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training

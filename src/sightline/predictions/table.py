@@ -1,0 +1,137 @@
+"""The predictions of a model on a split: one row per image, in the order of the data.
+
+    >>> import numpy as np
+    >>> p = Predictions(np.array([[2.0, 0.0], [1.0, 1.5]]), np.array([0, 0]), ("cat", "dog"))
+    >>> p.predicted.tolist(), p.margin.tolist()
+    ([0, 1], [2.0, -0.5])
+
+Everything but the logits and the labels is derived, so a table can never disagree with itself.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sightline.errors import SightlineError
+from sightline.files import atomic_path
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Logits of N images and C classes, with their labels.
+
+    logits: (N, C) float. labels: (N,) integers in 0..C-1. class_names: C strings.
+    """
+
+    logits: np.ndarray
+    labels: np.ndarray
+    class_names: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        n, c = len(self.labels), len(self.class_names)
+        if self.logits.shape != (n, c):
+            raise SightlineError(
+                f"logits are {self.logits.shape}; {n} labels and {c} class names need ({n}, {c})"
+            )
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @functools.cached_property
+    def log_probabilities(self) -> np.ndarray:
+        """Log-softmax of the logits, (N, C) float64."""
+        logits = self.logits.astype(np.float64)
+        shifted = logits - logits.max(axis=1, keepdims=True)
+        return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+
+    @functools.cached_property
+    def probabilities(self) -> np.ndarray:
+        """Softmax of the logits, (N, C) float64."""
+        return np.exp(self.log_probabilities)
+
+    @functools.cached_property
+    def predicted(self) -> np.ndarray:
+        """Class with the largest logit, the first one where several are equal, (N,) int64."""
+        return self.logits.argmax(axis=1)
+
+    @property
+    def correct(self) -> np.ndarray:
+        """Whether predicted equals the label, (N,) bool."""
+        return self.predicted == self.labels
+
+    @functools.cached_property
+    def loss(self) -> np.ndarray:
+        """Cross-entropy of each image in nats, (N,) float64."""
+        return -self.log_probabilities[np.arange(len(self)), self.labels]
+
+    @property
+    def confidence(self) -> np.ndarray:
+        """Probability of the predicted class, (N,) in [1/C, 1]."""
+        return self.probabilities.max(axis=1)
+
+    @functools.cached_property
+    def margin(self) -> np.ndarray:
+        """Logit of the label minus the largest other logit, (N,); negative where the model is wrong."""
+        rows = np.arange(len(self))
+        others = self.logits.astype(np.float64)
+        own = others[rows, self.labels].copy()
+        others[rows, self.labels] = -np.inf
+        return own - others.max(axis=1)
+
+    @functools.cached_property
+    def entropy(self) -> np.ndarray:
+        """Entropy of the probabilities in nats, (N,) in [0, log C]."""
+        return -(self.probabilities * self.log_probabilities).sum(axis=1)
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return the table without the logits: index, label, predicted, loss, confidence, margin, entropy."""
+        import pandas as pd
+
+        columns = ("label", "predicted", "loss", "confidence", "margin", "entropy")
+        values = {name: getattr(self, name if name != "label" else "labels") for name in columns}
+        return pd.DataFrame({"index": np.arange(len(self)), **values})
+
+
+def write_predictions(path: Path, predictions: Predictions) -> None:
+    """Write the table with its logits as Parquet, whole or not at all."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pa.Table.from_pandas(predictions.to_frame(), preserve_index=False)
+    flat = pa.array(np.ascontiguousarray(predictions.logits, dtype=np.float32).ravel())
+    logits = pa.FixedSizeListArray.from_arrays(flat, predictions.logits.shape[1])
+    table = table.append_column("logits", logits)
+    table = table.replace_schema_metadata({"class_names": json.dumps(list(predictions.class_names))})
+    with atomic_path(path) as partial:
+        pq.write_table(table, partial, compression="zstd")
+
+
+def read_predictions(path: Path) -> Predictions:
+    """Read what :func:`write_predictions` wrote.
+
+    Raises SightlineError if the file is missing, damaged, or has no logits.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(path, columns=["label", "logits"])
+        names = tuple(json.loads(table.schema.metadata[b"class_names"]))
+    except FileNotFoundError:
+        raise SightlineError(f"{path} is not there; 'sightline analyze RUN' writes it") from None
+    except (pa.ArrowException, KeyError, TypeError, ValueError) as error:
+        raise SightlineError(
+            f"{path} is not a table of predictions ({type(error).__name__}); write it again with "
+            "'sightline analyze RUN'"
+        ) from None
+    logits = table["logits"].combine_chunks().flatten().to_numpy().reshape(-1, len(names))
+    return Predictions(logits, table["label"].to_numpy(), names)
