@@ -1,0 +1,96 @@
+"""What `explain` returns: raw maps with everything that is needed to read and to show them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sightline.errors import SightlineError
+from sightline.explain import display
+from sightline.files import write_atomic
+
+if TYPE_CHECKING:
+    import torch
+
+OK = "ok"
+NO_POSITIVE_EVIDENCE = "no positive evidence"
+ZERO_GRADIENT = "zero gradient"
+NOT_FINITE = "not finite"
+
+
+@dataclass(frozen=True, eq=False)
+class Explanation:
+    """Signed maps of one layer, one per image, at the layer's resolution.
+
+    maps: (B, h, w), float32 (float64 from a float64 model); positive where the image speaks for
+    the target class, negative where it speaks against it; in units of the logit.
+    targets: (B,) int64, the class each map is about. logits: (B, C), of the same forward pass.
+    status: one word per map: "ok"; "no positive evidence", nothing in the map is above 0;
+    "zero gradient", the logit does not react to this layer; "not finite", NaN or infinity.
+    method, layer: their names. image_size: (H, W) in pixels.
+    """
+
+    maps: np.ndarray
+    targets: np.ndarray
+    logits: np.ndarray
+    status: tuple[str, ...]
+    method: str
+    layer: str
+    image_size: tuple[int, int]
+
+    def __len__(self) -> int:
+        return len(self.maps)
+
+    def heatmaps(self, size: tuple[int, int] | None = None) -> np.ndarray:
+        """Return heat maps (B, H, W), float32 in [0, 1]; `size` is (H, W), by default the image's.
+
+        A map without positive evidence, or not finite, is all zeros.
+        """
+        return display.heatmap(self.maps, size or self.image_size)
+
+    def overlay(self, images: torch.Tensor | np.ndarray, *, opacity: float = 0.5) -> np.ndarray:
+        """Lay the heat maps over the explained images, float (B, 3, H, W) in [0, 1]: uint8 (B, H, W, 3).
+
+        Raises SightlineError if the images are not such, or not as many as the maps.
+        """
+        pixels = _pixels(images)
+        return display.overlay(pixels, self.heatmaps(pixels.shape[1:3]), opacity=opacity)
+
+    def save(self, folder: Path | str) -> None:
+        """Write `maps.npz` (every field of this class) and `heatmap-0000.png`, ... into `folder`.
+
+        The folder is made if it is not there; each file is whole or absent.
+        """
+        from PIL import Image
+
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        fields = {name: np.asarray(value) for name, value in vars(self).items()}
+        write_atomic(
+            folder / "maps.npz", lambda file: np.savez_compressed(file, allow_pickle=False, **fields)
+        )
+        for index, pixels in enumerate(display.colorize(self.heatmaps())):
+            image = Image.fromarray(pixels)
+            write_atomic(
+                folder / f"heatmap-{index:04d}.png",
+                lambda file, image=image: image.save(file, format="PNG"),
+            )
+
+
+def _pixels(images: torch.Tensor | np.ndarray) -> np.ndarray:
+    """Turn float (B, 3, H, W) in [0, 1] into uint8 (B, H, W, 3)."""
+    if isinstance(images, np.ndarray):
+        values = images
+    else:  # numpy has no bfloat16
+        values = (images.float() if images.is_floating_point() else images).detach().cpu().numpy()
+    if values.ndim != 4 or values.shape[1] != 3 or not np.issubdtype(values.dtype, np.floating):
+        raise SightlineError(f"images are {images.dtype} {tuple(images.shape)}; they need float (B, 3, H, W)")
+    low, high = float(values.min()), float(values.max())
+    if low < -1e-6 or high > 1 + 1e-6:
+        raise SightlineError(
+            f"images range from {low:.3g} to {high:.3g}; pictures need [0, 1]: pass them before normalisation"
+        )
+    return np.rint(values.transpose(0, 2, 3, 1).clip(0, 1) * 255).astype(np.uint8)
