@@ -1,0 +1,58 @@
+"""What training leaves behind: a row per epoch and a row per step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas as pd
+
+from sightline.files import write_text
+
+Row = dict[str, float | int]
+
+
+@dataclass(frozen=True)
+class History:
+    """Losses are means over samples in nats, accuracies shares in [0, 1].
+
+    epochs: epoch (from 1), lr (at the epoch's last step), train_loss, train_accuracy (of the batches as
+    they were trained on), test_loss, test_accuracy, with a validation split also validation_loss and
+    validation_accuracy, seconds, images_per_second (of the training part).
+    steps: step (from 1), epoch, lr, loss (mean of the batch).
+    kept: the epoch whose weights the model has.
+    """
+
+    epochs: list[Row] = field(default_factory=list)
+    steps: list[Row] = field(default_factory=list)
+    kept: int = 0
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return the table of epochs."""
+        return pd.DataFrame(self.epochs)
+
+    def save(self, folder: Path) -> None:
+        """Write `history.csv` and `steps.csv`."""
+        write_text(folder / "history.csv", _csv(self.epochs))
+        write_text(folder / "steps.csv", _csv(self.steps))
+
+
+def _csv(rows: list[Row]) -> str:
+    return pd.DataFrame(rows).to_csv(index=False, float_format="%.9g", lineterminator="\n")
+
+
+def describe_epoch(row: Mapping[str, float | int], epochs: int) -> str:
+    """Return the line that a log shows for an epoch.
+
+    >>> describe_epoch(dict(epoch=1, lr=0.1, train_loss=2, train_accuracy=0.25, test_loss=1.5,
+    ...                     test_accuracy=0.5, seconds=8.4, images_per_second=812.3), 20)
+    'epoch  1/20  lr 0.1  train loss 2.0000 accuracy 25.00 %  test loss 1.5000 accuracy 50.00 %  ...
+    """
+    parts = [f"epoch {row['epoch']:>{len(str(epochs))}}/{epochs}", f"lr {row['lr']:.4g}"]
+    for split in ("train", "validation", "test"):
+        if f"{split}_loss" in row:
+            loss, share = row[f"{split}_loss"], row[f"{split}_accuracy"]
+            parts.append(f"{split} loss {loss:.4f} accuracy {100 * share:.2f} %")
+    parts += [f"{row['seconds']:.1f} s", f"{row['images_per_second']:.0f} images/s"]
+    return "  ".join(parts)

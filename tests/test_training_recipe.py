@@ -1,0 +1,160 @@
+"""Recipes: those that ship say what the sources said, and what is wrong in one is said in a line."""
+
+from __future__ import annotations
+
+import tomllib
+
+import pytest
+
+from sightline.data import Augmentation
+from sightline.errors import SightlineError
+from sightline.training import RECIPES, Progress, load_recipe, recipe_toml
+from sightline.training.recipe import check_recipe
+
+# epochs, batch size, published test accuracy
+SHIPPED = {
+    "shapes-quick": (12, 256, None),
+    "cifar10-quick": (None, 512, None),
+    "resnet18-cutout16": (20, 512, 90.88),
+    "custom-resnet-24": (24, 512, 88.0),
+    "resnet18-colour": (20, 64, 91.09),
+    "resnet18-crop-cutout": (20, 128, 88.03),
+    "resnet18-step": (20, 32, 76.0),
+    "resnet18-adam": (20, 256, 91.98),
+}
+
+
+def test_the_shipped_recipes_are_these():
+    assert set(RECIPES) == set(SHIPPED)
+    for name, (epochs, batch, published) in SHIPPED.items():
+        recipe = load_recipe(name)
+        assert recipe.name == name
+        assert recipe.training.epochs == (epochs or recipe.training.epochs)
+        assert recipe.training.batch_size == batch
+        assert recipe.published.test == published
+
+
+def rate(name: str, epoch: float, steps: int = 98) -> float:
+    recipe = load_recipe(name)
+    schedule, momentum = recipe.make_schedule()
+    assert momentum is None  # none of them cycles it
+    return schedule(Progress(round(epoch * steps), steps, recipe.training.epochs))
+
+
+def test_the_rates_are_those_that_the_sources_named():
+    assert rate("resnet18-cutout16", 0) == pytest.approx(0.0385)
+    assert rate("resnet18-cutout16", 8) == pytest.approx(0.385, rel=1e-2)
+    assert rate("resnet18-cutout16", 19.99) == pytest.approx(0.0385, rel=1e-2)
+    assert rate("resnet18-colour", 0) == pytest.approx(0.000657)
+    assert rate("resnet18-colour", 5) == pytest.approx(0.0657, rel=1e-2)
+    assert rate("resnet18-crop-cutout", 12) == 0.01
+    assert [rate("resnet18-step", epoch) for epoch in (0, 9, 10, 19)] == pytest.approx([0.1, 0.1, 0.01, 0.01])
+    assert rate("resnet18-adam", 6) == pytest.approx(0.001, rel=1e-2)
+    custom = [rate("custom-resnet-24", epoch) for epoch in range(24)]
+    assert custom.index(max(custom)) == 5
+    assert rate("custom-resnet-24", 23.99) == pytest.approx(custom[0], rel=2e-2)
+
+
+def test_crop_flip_and_hole_are_those_that_the_sources_named():
+    mean = (0.5, 0.5, 0.5)
+    assert load_recipe("resnet18-cutout16").make_augmentation(mean) == Augmentation(
+        crop_padding=4, crop_p=0.5, flip="random", flip_p=0.5, hole_size=16, hole_p=0.5
+    )
+    assert load_recipe("custom-resnet-24").make_augmentation(mean) == Augmentation(
+        crop_padding=4, flip="random", hole_size=8
+    )
+    pytest.importorskip("albumentations")
+    names = [type(t).__name__ for t in load_recipe("resnet18-colour").make_augmentation(mean).transforms]
+    assert names == ["ColorJitter", "ToGray", "Pad", "RandomCrop", "HorizontalFlip", "CoarseDropout"]
+    names = [type(t).__name__ for t in load_recipe("resnet18-step").make_augmentation(mean).transforms]
+    assert names == ["HorizontalFlip", "ShiftScaleRotate", "CoarseDropout"]
+
+
+def test_a_resolved_recipe_is_the_same_recipe():
+    for name in RECIPES:
+        recipe = load_recipe(name)
+        assert check_recipe(tomllib.loads(recipe_toml(recipe))) == recipe
+
+
+def test_changes_reach_every_section():
+    recipe = load_recipe(
+        "resnet18-cutout16",
+        ["training.epochs=3", "model.name=resnet34", 'data.name="my folder"', "augment.hole_size=8",
+         "analysis.layers=['layer1']", "schedule.max_lr=1"],
+    )  # fmt: skip
+    assert recipe.training.epochs == 3
+    assert recipe.model.name == "resnet34"
+    assert recipe.data.name == "my folder"
+    assert recipe.augment["hole_size"] == 8
+    assert recipe.analysis.layers == ("layer1",)
+    assert recipe.make_schedule()[0](Progress(0, 1, 1)) == pytest.approx(0.1)
+    assert recipe.published.test is None  # what a source reached on other data says nothing here
+
+
+def test_another_schedule_drops_the_options_of_the_old_one():
+    recipe = load_recipe("resnet18-cutout16", ["schedule.name=cosine", "schedule.lr=0.2"])
+    assert recipe.schedule == {"name": "cosine", "lr": 0.2}
+    assert load_recipe("resnet18-cutout16", ["optimizer.name=adam"]).optimizer == {"name": "adam"}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("training.epoch=3", "training.epoch is not known; did you mean 'epochs'"),
+        ("training.epochs=0", "training.epochs is 0; input should be greater than or equal to 1"),
+        ("training.epochs=many", "training.epochs is 'many'; input should be a valid integer"),
+        ("training.epochs=2.5", "training.epochs is 2.5; input should be a valid integer"),
+        ("training.precision=half", "training.precision is 'half'; input should be 'auto', 'float32' or"),
+        ("training.label_smoothing=1", "training.label_smoothing is 1; input should be less than 1"),
+        ("training.l1=nan", "training.l1 is nan; input should be a finite number"),
+        ("training.keep=best", "set training.validation to a share"),
+        ("optimiser.name=sgd", "optimiser is not known; did you mean 'optimizer'"),
+        ("optimizer.name=sdg", "optimizer.name is 'sdg'; did you mean 'sgd'"),
+        ("optimizer.momentun=0.9", r"optimizer \(sgd\).momentun is not known; did you mean 'momentum'"),
+        ("optimizer.momentum=1.0", r"optimizer \(sgd\).momentum is 1.0; input should be less than 1"),
+        ("schedule.name=onecycle", "schedule.name is 'onecycle'; did you mean 'one_cycle'"),
+        ("schedule.max_lr=-1", r"schedule \(one_cycle\).max_lr is -1; input should be greater than 0"),
+        ("schedule.name=step", r"schedule \(step\).lr is missing; it has no default"),
+        ("schedule.anneal=square", r"schedule \(one_cycle\).anneal is 'square'; input should be 'linear'"),
+        ("schedule.cycle_momentum=yes", "it needs a table such as"),
+        ("augment.crop_paddin=4", "augment.crop_paddin is not known; did you mean 'crop_padding'"),
+        ("augment.flip=sideways", "augment.flip is 'sideways'; input should be 'none', 'random' or"),
+        ("augment.hole_p=1.5", "hole_p is 1.5; it needs a chance from 0 to 1"),
+        ("data.limit=-1", "data.limit is -1; input should be greater than or equal to 0"),
+        ("training", "is not of the form section.key=value"),
+        ("name.first=x", "name is a value, not a section"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_said_in_one_line(change, message):
+    with pytest.raises(SightlineError, match=message) as caught:
+        load_recipe("resnet18-cutout16", [change])
+    assert "\n" not in str(caught.value)
+
+
+def test_a_recipe_file_that_cannot_be_read_is_said_in_one_line(tmp_path):
+    with pytest.raises(SightlineError, match="did you mean 'resnet18-adam'"):
+        load_recipe("resnet18-adm")
+    with pytest.raises(SightlineError, match="cannot be read: No such file"):
+        load_recipe(tmp_path / "none.toml")
+    torn = tmp_path / "torn.toml"
+    torn.write_text("name = ")
+    with pytest.raises(SightlineError, match="is not TOML"):
+        load_recipe(torn)
+    torn.write_text("name = 'x'")
+    with pytest.raises(SightlineError, match="recipe: schedule is missing"):
+        load_recipe(torn)
+
+
+def test_momentum_is_cycled_only_if_asked_for():
+    recipe = load_recipe("resnet18-cutout16", ["schedule.cycle_momentum={low = 0.85, high = 0.95}"])
+    _, momentum = recipe.make_schedule()
+    assert momentum is not None
+    assert momentum(Progress(0, 100, 20)) == pytest.approx(0.95)
+    assert momentum(Progress(800, 100, 20)) == pytest.approx(0.85, abs=1e-3)
+    with pytest.raises(SightlineError, match="belongs to one_cycle"):
+        load_recipe("resnet18-step", ["schedule.cycle_momentum={low = 0.85, high = 0.95}"])
+
+
+def test_mixing_both_kinds_of_augmentation_is_an_error():
+    with pytest.raises(SightlineError, match="augment has transforms and also hole_size"):
+        load_recipe("resnet18-colour", ["augment.hole_size=4"]).make_augmentation((0, 0, 0))
