@@ -1,0 +1,111 @@
+"""What was found in generated data, beside what was planted there."""
+
+from __future__ import annotations
+
+from typing import TypedDict
+
+import numpy as np
+
+from sightline.data import PlantedTruth
+from sightline.predictions import Predictions
+
+
+class Finding(TypedDict):
+    """One line of the report: what was measured, what came, what to hold it against, what it means."""
+
+    what: str
+    value: str
+    expected: str
+    meaning: str
+
+
+def check_planted(
+    truth: PlantedTruth, train: Predictions, test: Predictions, heatmaps: np.ndarray
+) -> list[Finding]:
+    """Return the findings for wrong labels, the shortcut, the leaks and the objects' masks.
+
+    train, test: predictions on both splits. heatmaps: (N, H, W) in [0, 1] of the test images, for the
+    class that was predicted, at the size of the images.
+    """
+    findings = [wrong_labels(truth, train), *shortcut(truth, test, heatmaps), leaks(truth, test)]
+    return [finding for finding in (*findings, object_masks(truth, test, heatmaps)) if finding]
+
+
+def wrong_labels(truth: PlantedTruth, train: Predictions) -> Finding:
+    """How many of the W planted wrong labels are among the W training images with the largest loss."""
+    planted = len(truth.wrong_labels)
+    costliest = np.argsort(-train.loss, kind="stable")[:planted]
+    found = len(np.intersect1d(costliest, truth.wrong_labels))
+    return Finding(
+        what=f"Wrong training labels among the {planted} training images with the largest loss",
+        value=f"{found} of {planted}",
+        expected=f"{planted**2 / len(train):.1f} by chance",
+        meaning="A training image that stays expensive is the first place to look for a wrong label.",
+    )
+
+
+def shortcut(truth: PlantedTruth, test: Predictions, heatmaps: np.ndarray) -> list[Finding]:
+    """How often the mark makes the model say its class, and how much of the heat then falls on it."""
+    name = test.class_names[truth.shortcut_class]
+    says = test.predicted == truth.shortcut_class
+    others = test.labels != truth.shortcut_class
+    marked, plain = truth.shortcut_test & others, ~truth.shortcut_test & others
+    if not marked.any() or not plain.any():
+        return []
+    rate = Finding(
+        what=f"Test images of other classes with the mark that are called “{name}”",
+        value=_percent(says[marked].mean()),
+        expected=f"{_percent(says[plain].mean())} without the mark",
+        meaning=f"In training the mark appeared only on “{name}”: the model took it for a sign of the class.",
+    )
+    fooled = marked & says
+    if not fooled.any():
+        return [rate]
+    top, left, bottom, right = truth.shortcut_box
+    box = np.zeros(heatmaps.shape[1:], bool)
+    box[top:bottom, left:right] = True
+    heat = Finding(
+        what=f"Heat on the mark, in marked images that are called “{name}”",
+        value=_percent(_share_inside(heatmaps[fooled], box)),
+        expected=f"{_percent(box.mean())} if heat were spread evenly",
+        meaning="Where the map points at the mark, it shows the shortcut and not the object.",
+    )
+    return [rate, heat]
+
+
+def leaks(truth: PlantedTruth, test: Predictions) -> Finding | None:
+    """The accuracy on test images that were copied from training, beside that on all others."""
+    leaked = np.zeros(len(test), bool)
+    leaked[truth.leaks[:, 0]] = True
+    if not leaked.any() or leaked.all():
+        return None
+    return Finding(
+        what=f"Accuracy on the {leaked.sum()} test images that were copied from training",
+        value=_percent(test.correct[leaked].mean()),
+        expected=f"{_percent(test.correct[~leaked].mean())} on the other {(~leaked).sum()}",
+        meaning="Copies of training images raise the test accuracy without any skill.",
+    )
+
+
+def object_masks(truth: PlantedTruth, test: Predictions, heatmaps: np.ndarray) -> Finding | None:
+    """The share of the heat that falls on the object, in unmarked images that were predicted correctly."""
+    chosen = test.correct & ~truth.shortcut_test
+    if not chosen.any():
+        return None
+    masks = truth.test_masks[chosen]
+    return Finding(
+        what="Heat on the object, in images that were predicted correctly",
+        value=_percent(_share_inside(heatmaps[chosen], masks)),
+        expected=f"{_percent(masks.mean())} if heat were spread evenly",
+        meaning="The more of the heat lies on the object, the less the map speaks of the background.",
+    )
+
+
+def _share_inside(heatmaps: np.ndarray, inside: np.ndarray) -> float:
+    totals = heatmaps.sum(axis=(1, 2))
+    shares = (heatmaps * inside).sum(axis=(1, 2))[totals > 0] / totals[totals > 0]
+    return float(shares.mean()) if len(shares) else 0.0
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"

@@ -1,0 +1,104 @@
+"""The commands that only look: recipes, runs, data sets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from sightline.cli import options
+from sightline.cli.app import app
+from sightline.cli.options import PATH, emit
+
+
+@app.command()
+@click.argument("name", required=False)
+@options.as_json
+@options.debug
+def recipes(name: str | None, as_json: bool) -> None:
+    """List the recipes, or print one as TOML, ready to edit."""
+    from sightline.cli.console import print_table
+    from sightline.training import RECIPES, load_recipe, recipe_toml
+
+    if name:
+        recipe = load_recipe(name)
+        text = RECIPES.get(name) or recipe_toml(recipe)
+        emit(recipe.model_dump(exclude_none=True), as_json=as_json, text=text.rstrip())
+        return
+    found = {key: load_recipe(key) for key in RECIPES}
+    emit({key: recipe.description for key, recipe in found.items()}, as_json=as_json)
+    if not as_json:
+        tests = {key: recipe.published.test for key, recipe in found.items()}
+        rows = [
+            (key, recipe.description, "-" if tests[key] is None else f"{tests[key]:.2f} %")
+            for key, recipe in found.items()
+        ]
+        print_table(("recipe", "what it is", "published"), rows, right=("published",))
+
+
+@app.command()
+@click.option("--runs", "folder", type=PATH, default="runs", show_default=True, help="Folder of the runs.")
+@options.as_json
+@options.debug
+def runs(folder: Path, as_json: bool) -> None:
+    """List the runs here: recipe, data, accuracy, time."""
+    from sightline.cli.console import print_table
+    from sightline.runs import list_runs, summarize_run
+
+    rows = [summarize_run(path) for path in list_runs(folder)]
+    emit(rows, as_json=as_json, text="" if rows else f"no runs in {folder}; 'sightline run' makes one")
+    if rows and not as_json:
+        headings = ("run", "recipe", "data", "accuracy", "training")
+        print_table(headings, [_run_cells(row) for row in rows], right=("accuracy", "training"))
+
+
+def _run_cells(row: Mapping[str, Any]) -> tuple[str, ...]:
+    accuracy = "unfinished" if row["accuracy"] is None else f"{100 * row['accuracy']:.2f} %"
+    seconds = "-" if row["seconds"] is None else f"{row['seconds']:.0f} s"
+    return row["run"], row["recipe"], row["data"], accuracy, seconds
+
+
+@app.command()
+@click.argument("name")
+@options.data_dir
+@click.option("--image-size", type=click.IntRange(min=8), help="Side of a folder's pictures, in pixels.")
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of what is drawn by chance."
+)
+@click.option("--out", type=PATH, help="PNG file of the sample sheet  [default: NAME-samples.png]")
+@options.as_json
+@options.debug
+def data(name, data_dir, image_size, seed, out, as_json) -> None:
+    """Show the statistics of a data set and write a sheet of samples.
+
+    NAME is cifar10, cifar100, shapes, an image folder or an .npz file.
+    """
+    from sightline.data import describe, load_data
+    from sightline.report import write_sample_sheet
+
+    loaded = load_data(name, data_dir=data_dir, image_size=image_size, seed=seed)
+    card = describe(loaded)
+    sheet = out or Path(f"{loaded.name}-samples.png")
+    write_sample_sheet(loaded.train.images, loaded.train.labels, loaded.class_names, sheet)
+    emit({**card, "samples": str(sheet)}, as_json=as_json)
+    if not as_json:
+        _print_statistics(card)
+        click.echo(f"samples: {sheet}")
+
+
+def _print_statistics(card: Mapping[str, Any]) -> None:
+    from sightline.cli.console import print_table
+
+    height, width = card["image_size"]
+    click.echo(f"{card['name']}: {card['source']}, {height}x{width} pixels")
+    counts = zip(card["class_names"], card["train_counts"], card["test_counts"], strict=True)
+    rows = [(name, str(train), str(test)) for name, train, test in counts]
+    rows.append(("all", str(sum(card["train_counts"])), str(sum(card["test_counts"]))))
+    print_table(("class", "training", "test"), rows, right=("training", "test"))
+    for word in ("mean", "std"):
+        values = " ".join(f"{value:.4f}" for value in card[word])
+        click.echo(f"{word} per channel of the training split: {values}")
+    for line in card["skipped"]:
+        click.echo(f"skipped {line}")

@@ -1,0 +1,64 @@
+"""Options that several commands share, and how a result is printed."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+PATH = click.Path(path_type=Path)
+
+
+def together(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Return one decorator for several options, listed in this order by --help."""
+    return lambda function: functools.reduce(lambda f, option: option(f), reversed(options), function)
+
+
+debug = click.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of an error.")
+as_json = click.option(
+    "--json", "as_json", is_flag=True, help="Print the result as JSON on stdout; logs go to stderr."
+)
+quiet = click.option("--quiet", is_flag=True, help="No log, only the result.")
+device = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or mps.")
+data_dir = click.option(
+    "--data-dir", type=PATH, help="Folder with the published archive of CIFAR, packed or unpacked."
+)
+recipe = together(
+    click.option("--data", help="Data set: a name, an image folder or an .npz file."),
+    data_dir,
+    click.option("--epochs", type=click.IntRange(min=1), help="Epochs, in place of the recipe's."),
+    click.option("--seed", type=click.IntRange(min=0), help="Seed, in place of the recipe's."),
+    click.option(
+        "--set", "changes", multiple=True, metavar="SECTION.KEY=VALUE", help="Change a value of the recipe."
+    ),
+    device,
+)
+folder = together(
+    click.option("--out", type=PATH, help="The run's own folder  [default: runs/RECIPE-N]"),
+    click.option("--resume", type=PATH, metavar="RUN", help="Go on with a run that was stopped."),
+)
+
+_PLACES = {"data": "data.name", "data_dir": "data.dir", "epochs": "training.epochs", "seed": "training.seed"}
+
+
+def all_changes(changes: Sequence[str], given: Mapping[str, Any]) -> list[str]:
+    """Return the short options (`given`, by name) as changes of the recipe; those of --set come last.
+
+    >>> all_changes(["model.name=resnet34"], {"epochs": 2, "data": None})
+    ['training.epochs=2', 'model.name=resnet34']
+    """
+    values = {name: str(value) if isinstance(value, Path) else value for name, value in given.items()}
+    short = [f"{_PLACES[n]}={json.dumps(value)}" for n, value in values.items() if value is not None]
+    return [*short, *changes]
+
+
+def emit(result: Mapping[str, Any] | Sequence[Any], *, as_json: bool, text: str = "") -> None:
+    """Print the result as JSON, or `text` if there is any."""
+    if as_json:
+        click.echo(json.dumps(result, indent=2))
+    elif text:
+        click.echo(text)

@@ -1,0 +1,117 @@
+"""The analysis stage of a run: galleries with their maps, samples, metrics, each written to its file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from sightline.audit import check_planted
+from sightline.data import Augmentation, Dataset, ResidentBatches, Split, StreamedBatches
+from sightline.explain import explain, explain_layers, target_layer
+from sightline.files import write_atomic, write_text
+from sightline.models import to_float
+from sightline.predictions import Predictions, accuracy, accuracy_per_class, confusion, predict, rank_mistakes
+from sightline.training import Recipe
+
+
+def explained_layers(model: nn.Module, data: Dataset, recipe: Recipe) -> list[str]:
+    """Return the layers that the recipe explains, the main one first; tried out on one image.
+
+    Raises SightlineError for a layer that the model does not have or that has no map.
+    """
+    first = _pictures(data.test, np.arange(1))
+    main = recipe.analysis.layer or target_layer(model, first)
+    layers = list(dict.fromkeys([main, *recipe.analysis.layers]))
+    explain_layers(model, first, layers=layers)
+    return layers
+
+
+def explain_galleries(
+    folder: Path, model: nn.Module, data: Dataset, predictions: Predictions, recipe: Recipe
+) -> str:
+    """Write `explanations.npz` and `explanations.json`: Grad-CAM of the costliest mistakes and of some
+    correct predictions, for the predicted and the true class; return the main layer."""
+    wanted = recipe.analysis
+    layers = explained_layers(model, data, recipe)
+    generator = np.random.default_rng(recipe.training.seed)
+    right = np.flatnonzero(predictions.correct)
+    galleries = {
+        "mistakes": rank_mistakes(predictions, wanted.mistakes)["index"].to_numpy(int),
+        "correct": np.sort(generator.permutation(right)[: wanted.correct]),
+    }
+    arrays: dict[str, np.ndarray] = {}
+    for name, index in galleries.items():
+        arrays |= {f"{name}/index": index, f"{name}/images": data.test.images[index]}
+        if not len(index):
+            continue
+        for target, classes in (("predicted", predictions.predicted), ("label", predictions.labels)):
+            found = explain_layers(model, _pictures(data.test, index), classes[index], layers=layers)
+            arrays |= {f"{name}/{layer}/{target}": found[layer].maps for layer in layers}
+    write_atomic(folder / "explanations.npz", lambda file: np.savez_compressed(file, **arrays))
+    card = {"method": "Grad-CAM", "main_layer": layers[0], "layers": layers}
+    write_text(folder / "explanations.json", json.dumps(card, indent=2))
+    return layers[0]
+
+
+def sample_images(folder: Path, data: Dataset, recipe: Recipe) -> None:
+    """Write `samples.npz`: training images, the same augmented, and one image augmented many times."""
+    count = min(recipe.analysis.samples, len(data.train))
+    chosen = np.random.default_rng(recipe.training.seed).permutation(len(data.train))[:count]
+    split = data.train.take(chosen)
+    one = split.take(np.zeros(count, int))
+    many_times = _augmented(one, data, recipe)
+    many_times[:1] = one.images[:1]
+    arrays = {
+        "images": split.images,
+        "labels": split.labels,
+        "augmented": _augmented(split, data, recipe),
+        "augmented_one": many_times,
+    }
+    write_atomic(folder / "samples.npz", lambda file: np.savez_compressed(file, **arrays))
+
+
+def measure(
+    recipe: Recipe, model: nn.Module, data: Dataset, predictions: Predictions, *, layer: str, epoch: int
+) -> dict[str, Any]:
+    """Return what `metrics.json` holds, but for the seconds."""
+    per_class = accuracy_per_class(confusion(predictions.labels, predictions.predicted, data.num_classes))
+    kept = (
+        f"best validation loss (epoch {epoch})" if recipe.training.keep == "best" else f"last epoch ({epoch})"
+    )
+    metrics: dict[str, Any] = {
+        "accuracy": accuracy(predictions),
+        "loss": float(predictions.loss.mean()),
+        "images": len(predictions),
+        "mistakes": int((~predictions.correct).sum()),
+        "accuracy_per_class": [None if np.isnan(share) else float(share) for share in per_class],
+        "selection": kept,
+        "published": recipe.published.model_dump(exclude_none=True),
+    }
+    if data.truth is not None:
+        train = predict(model, data.train, precision=recipe.training.precision)
+        images = _pictures(data.test, np.arange(len(data.test)))
+        heat = explain(model, images, predictions.predicted, layer=layer).heatmaps()
+        metrics["planted"] = check_planted(data.truth, train, predictions, heat)
+    return metrics
+
+
+def _pictures(split: Split, index: np.ndarray) -> torch.Tensor:
+    return to_float(torch.from_numpy(split.images[index]))
+
+
+def _augmented(split: Split, data: Dataset, recipe: Recipe) -> np.ndarray:
+    fill = data.mean.tolist()
+    transform = recipe.make_augmentation(fill)
+    options: dict[str, Any] = {"batch_size": len(split), "seed": recipe.training.seed, "shuffle": False}
+    place = torch.device("cpu")
+    if isinstance(transform, Augmentation):
+        batches = ResidentBatches(split, augmentation=transform, fill=tuple(fill), device=place, **options)
+    else:
+        batches = StreamedBatches(split, transform, device=place, num_workers=0, **options)
+    images = next(iter(batches.epoch(0))).images  # (N, 3, H, W)
+    return (images * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()

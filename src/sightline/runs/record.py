@@ -1,0 +1,90 @@
+"""A run that is there: its folder, its recipe, and what can be read from them."""
+
+from __future__ import annotations
+
+import functools
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from torch import nn
+
+from sightline.data import Dataset, load_data
+from sightline.errors import SightlineError
+from sightline.models import create_model, load_model
+from sightline.predictions import Predictions, read_predictions
+from sightline.runs.folder import existing_folder
+from sightline.training import Recipe, load_recipe
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run's folder and its recipe; results are read from the folder when they are asked for."""
+
+    folder: Path
+    recipe: Recipe
+
+    @property
+    def report(self) -> Path:
+        """Path of the report."""
+        return self.folder / "report.html"
+
+    @functools.cached_property
+    def predictions(self) -> Predictions:
+        """Predictions on the test split, in data order."""
+        return read_predictions(self.folder / "predictions.parquet")
+
+    @functools.cached_property
+    def metrics(self) -> dict[str, Any]:
+        """Accuracy, loss and what else `metrics.json` holds."""
+        path = self.folder / "metrics.json"
+        if not path.exists():
+            raise SightlineError(f"{path} is not there; 'sightline analyze {self.folder}' writes it")
+        return json.loads(path.read_text(encoding="utf-8"))
+
+    @functools.cached_property
+    def history(self) -> pd.DataFrame:
+        """The table of epochs."""
+        path = self.folder / "history.csv"
+        if not path.exists():
+            raise SightlineError(
+                f"{path} is not there; finish it with 'sightline run --resume {self.folder}'"
+            )
+        return pd.read_csv(path)
+
+    def model(self) -> nn.Module:
+        """Open the trained model, in evaluation mode, on the CPU."""
+        return load_model(self.folder)[0]
+
+    def data(self) -> Dataset:
+        """Load the data set again."""
+        return recipe_data(self.recipe)
+
+
+def load_run(folder: str | Path) -> Run:
+    """Open the folder of a run.
+
+    Raises SightlineError if there is no run.
+    """
+    path = existing_folder(Path(folder))
+    return Run(path, load_recipe(path / "recipe.toml"))
+
+
+def recipe_data(recipe: Recipe) -> Dataset:
+    """Load the data set that the recipe names."""
+    section = recipe.data
+    return load_data(
+        section.name,
+        data_dir=section.dir or None,
+        image_size=section.image_size or None,
+        limit=section.limit or None,
+        seed=section.seed,
+        test_fraction=section.test_fraction,
+    )
+
+
+def recipe_model(recipe: Recipe, data: Dataset) -> nn.Module:
+    """Make the untrained model that the recipe names."""
+    return create_model(recipe.model.name, data, seed=recipe.training.seed, **recipe.model.options)
