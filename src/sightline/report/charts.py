@@ -1,0 +1,143 @@
+"""Charts: each draws numbers into a figure that it is given and keeps no state.
+
+The colours stand for roles (ink, accent); a page replaces them by its own, see `canvas.svg`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
+
+from sightline.report.canvas import ACCENT, INK, MUTED, RULE
+from sightline.report.intervals import wilson_interval
+from sightline.report.wording import count, percent, short_name
+
+# Above this many classes a cell is too small for a number.
+NUMBERED_CLASSES = 20
+_STYLES = {
+    "train": {"color": MUTED, "linewidth": 1.4},
+    "validation": {"color": ACCENT, "linewidth": 1.2, "linestyle": (0, (3, 2))},
+    "test": {"color": ACCENT, "linewidth": 2.0},
+}
+
+
+def curves(figure: Figure, history: pd.DataFrame, quantity: str) -> None:
+    """Draw a `quantity` ("loss" or "accuracy") per epoch for train, validation if there, and test."""
+    axes = _axes(figure, (5.0, 3.2), "epoch", "")
+    shares = quantity == "accuracy"
+    for split, style in _STYLES.items():
+        if f"{split}_{quantity}" in history:
+            values = history[f"{split}_{quantity}"].to_numpy(float)
+            last = percent(values[-1]) if shares else f"{values[-1]:.3f}"
+            marker = "o" if len(values) <= 30 else None
+            axes.plot(history["epoch"], values, label=f"{split} {last}", marker=marker, markersize=3, **style)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
+    if shares:
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g}\u00a0%"))
+    axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=3, frameon=False, labelcolor=INK)
+
+
+def learning_rate(figure: Figure, steps: pd.DataFrame) -> None:
+    """Draw the learning rate of every iteration."""
+    axes = _axes(figure, (7.5, 2.8), "iteration", "learning rate")
+    axes.plot(steps["step"], steps["lr"], color=ACCENT, linewidth=1.8)
+    axes.set_ylim(bottom=0)
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: count(value)))
+
+
+def range_test(figure: Figure, table: pd.DataFrame, suggestions: Mapping[str, float]) -> None:
+    """Draw the loss against a growing learning rate (log axis), and where the rules of thumb point."""
+    axes = _axes(figure, (7.5, 3.2), "learning rate (log scale)", "loss")
+    axes.plot(table["lr"], table["loss"], color=MUTED, linewidth=0.8, alpha=0.6, label="loss")
+    axes.plot(table["lr"], table["smoothed"], color=ACCENT, linewidth=2.0, label="smoothed")
+    smoothed = table["smoothed"].to_numpy(float)
+    smoothed = smoothed[np.isfinite(smoothed)]
+    if len(smoothed):
+        low, high = smoothed.min(), min(smoothed.max(), smoothed[0] + 2 * (smoothed[0] - smoothed.min()) + 1)
+        axes.set_ylim(low - 0.08 * (high - low) - 1e-3, high + 0.08 * (high - low) + 1e-3)
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    for level, (name, value) in enumerate(sorted(suggestions.items(), key=lambda item: item[1])):
+        height = 0.95 - 0.09 * level  # each line ends at its label, so that no line crosses another's
+        axes.axvline(value, ymax=height, color=INK, linewidth=1, linestyle=(0, (2, 2)))
+        label = f"{short_name(name, most=24)} {value:.3g}"
+        at, place = axes.get_xaxis_transform(), {"xytext": (4, 0), "textcoords": "offset points"}
+        axes.annotate(label, (value, height), xycoords=at, fontsize=9, color=INK, va="top", **place)
+    axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=2, frameon=False, labelcolor=INK)
+
+
+def accuracy_per_class(figure: Figure, matrix: np.ndarray, names: Sequence[str]) -> None:
+    """Draw a bar per class, the weakest on top, with 95 % Wilson intervals. matrix: (C, C) counts."""
+    totals, right = matrix.sum(axis=1), matrix.diagonal()
+    order = sorted(np.flatnonzero(totals).tolist(), key=lambda c: right[c] / totals[c])
+    shares = np.array([right[c] / totals[c] for c in order])
+    limits = np.array([wilson_interval(int(right[c]), int(totals[c])) for c in order]).reshape(-1, 2)
+    axes = _axes(figure, (7.0, 1.2 + 0.26 * len(order)), "share of the class's test images that is right", "")
+    rows = np.arange(len(order))
+    axes.barh(rows, shares, height=0.62, color=ACCENT, alpha=0.35)
+    axes.hlines(rows, limits[:, 0], limits[:, 1], color=INK, linewidth=1.2)
+    for row, (share, high) in enumerate(zip(shares, limits[:, 1], strict=True)):
+        axes.text(high + 0.008, row, percent(share), va="center", fontsize=8, color=MUTED)
+    axes.set_yticks(rows, [short_name(names[c], most=28) for c in order], fontsize=9)
+    axes.set_ylim(len(order) - 0.4, -0.6)
+    axes.set_xlim(0, 1.1)
+    axes.set_xticks(np.linspace(0, 1, 6))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g}\u00a0%"))
+    axes.grid(axis="y", visible=False)
+
+
+def confusion(figure: Figure, matrix: np.ndarray, names: Sequence[str]) -> None:
+    """Draw a confusion matrix (C, C) of counts, rows true: mistakes in colour, the diagonal in grey.
+
+    A colour is the share of the true class's images, on a scale that ends at the largest mistake: the
+    diagonal would drown all mistakes on a scale of its own size.
+    """
+    classes = len(matrix)
+    side = 2.2 + (0.46 * classes if classes <= NUMBERED_CLASSES else max(0.1 * classes, 5.0))
+    axes = _axes(figure, (side + 0.8, side), "predicted class", "true class")
+    shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)  # (C, C)
+    diagonal = np.eye(classes, dtype=bool)
+    top = float(shares[~diagonal].max(initial=0)) or 1.0
+    nothing = np.ma.masked_array(np.zeros((classes, classes)), mask=~diagonal)
+    axes.imshow(nothing, cmap="gray", vmin=-7, vmax=1, interpolation="nearest")
+    mistakes = np.ma.masked_array(shares, mask=diagonal | (matrix == 0))
+    image = axes.imshow(mistakes, cmap="magma_r", vmin=0, vmax=top, interpolation="nearest")
+    bar = figure.colorbar(image, ax=axes, shrink=0.7, label="share of the true class's images", pad=0.02)
+    bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.3g}\u00a0%"))
+    bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue]
+    if classes <= NUMBERED_CLASSES:
+        for (row, column), value in np.ndenumerate(matrix):
+            dark = row != column and shares[row, column] > 0.55 * top
+            color = "white" if dark else MUTED if value == 0 else INK
+            axes.text(column, row, count(value), ha="center", va="center", fontsize=8, color=color)
+    _name_classes(axes, [short_name(name, most=20) for name in names])
+    axes.grid(visible=False)
+    axes.spines[:].set_visible(False)
+
+
+def _name_classes(axes: Axes, names: Sequence[str]) -> None:
+    few = len(names) <= NUMBERED_CLASSES
+    size = 9 if few else 5.5
+    axes.set_xticks(range(len(names)), names, rotation=45 if few else 90, fontsize=size)
+    if few:  # a slanted name ends under its column
+        for label in axes.get_xticklabels():
+            label.set(ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(len(names)), names, fontsize=size)
+
+
+def _axes(figure: Figure, size: tuple[float, float], x: str, y: str) -> Axes:
+    """Return the figure's only axes; size in inches."""
+    figure.set_size_inches(size)
+    axes = figure.add_subplot()
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
+    axes.grid(color=RULE, linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.tick_params(which="both", length=0)
+    return axes

@@ -1,0 +1,209 @@
+"""What a page is made of: sections that hold blocks, all of them plain data.
+
+Strings here are text, never markup; the template escapes every one of them. A block's `kind` names
+the template's macro that draws it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A data URI with its description; or, where there is nothing to draw, a `message` in its place."""
+
+    uri: str
+    alt: str
+    message: str = ""
+    kind: ClassVar[str] = "picture"
+
+
+@dataclass(frozen=True)
+class Note:
+    """A sentence on its own. A warning stands out."""
+
+    text: str
+    warning: bool = False
+    kind: ClassVar[str] = "note"
+
+
+@dataclass(frozen=True)
+class Headline:
+    """The one number of the page, in large type, with what it counts and how sure it is."""
+
+    value: str
+    text: str
+    doubt: str
+    kind: ClassVar[str] = "headline"
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Short labels with short values."""
+
+    rows: tuple[tuple[str, str], ...]
+    kind: ClassVar[str] = "facts"
+
+
+@dataclass(frozen=True)
+class Findings:
+    """Sentences, each with the title and the anchor of the section that shows it."""
+
+    title: str
+    rows: tuple[tuple[str, str, str], ...]
+    kind: ClassVar[str] = "findings"
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A share and its interval, all in [0, 1], drawn inside a table's cell."""
+
+    share: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Column:
+    title: str
+    numeric: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of strings and bars. The first cell of a row is its heading."""
+
+    caption: str
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[str | Bar, ...], ...]
+    kind: ClassVar[str] = "table"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A count, how strongly it is shaded (0 to 10), and what it says in words."""
+
+    text: str
+    shade: int
+    title: str
+    diagonal: bool
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """A confusion matrix: names of the classes, then one row of cells per true class."""
+
+    caption: str
+    names: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    kind: ClassVar[str] = "matrix"
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A drawing as wide as the text; `square` for one that is as high as wide."""
+
+    picture: Picture
+    caption: str = ""
+    square: bool = False
+    kind: ClassVar[str] = "chart"
+
+
+@dataclass(frozen=True)
+class SideBySide:
+    """Charts in one row where there is room, one below the other where there is not."""
+
+    charts: tuple[Chart, ...]
+    kind: ClassVar[str] = "side_by_side"
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One picture or more of one thing, above a title and lines of text."""
+
+    pictures: tuple[Picture, ...]
+    title: str = ""
+    lines: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """A grid of tiles in reading order; `numbered` when the order is a rank."""
+
+    caption: str
+    tiles: tuple[Tile, ...]
+    numbered: bool = False
+    kind: ClassVar[str] = "tiles"
+
+
+@dataclass(frozen=True)
+class MapColumn:
+    """The map of one class: alone at the layer's resolution, and laid over the picture."""
+
+    heading: str
+    alone: Picture
+    overlay: Picture
+
+
+@dataclass(frozen=True)
+class MapCard:
+    """A picture beside the maps of its classes."""
+
+    tile: Tile
+    columns: tuple[MapColumn, ...]
+
+
+@dataclass(frozen=True)
+class MapCards:
+    caption: str
+    cards: tuple[MapCard, ...]
+    kind: ClassVar[str] = "map_cards"
+
+
+@dataclass(frozen=True)
+class Text:
+    """Preformatted text in a box that scrolls."""
+
+    caption: str
+    text: str
+    kind: ClassVar[str] = "text"
+
+
+@dataclass(frozen=True)
+class Details:
+    """Blocks that open on demand."""
+
+    title: str
+    blocks: tuple[Block, ...]
+    kind: ClassVar[str] = "details"
+
+
+Block = (
+    Note
+    | Headline
+    | Facts
+    | Findings
+    | Table
+    | Matrix
+    | Chart
+    | SideBySide
+    | Tiles
+    | MapCards
+    | Text
+    | Details
+)
+
+
+@dataclass(frozen=True)
+class Section:
+    """title: its heading. anchor: its id in the page. lead: one sentence that says what to see in it.
+    group: the heading in the navigation under which it stands.
+    """
+
+    title: str
+    anchor: str
+    group: str
+    lead: str
+    blocks: tuple[Block, ...]
