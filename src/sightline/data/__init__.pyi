@@ -9,6 +9,7 @@ from .describe import describe as describe
 from .load import DATASETS as DATASETS
 from .load import load_data as load_data
 from .pictures import read_image as read_image
+from .preview import preview_augmentation as preview_augmentation
 from .shapes import PlantedTruth as PlantedTruth
 
 __all__ = [
@@ -23,5 +24,6 @@ __all__ = [
     "build_compose",
     "describe",
     "load_data",
+    "preview_augmentation",
     "read_image",
 ]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -75,7 +75,7 @@ class ResidentBatches:
         """Steps per epoch."""
         return self._plan.steps
 
-    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+    def epoch(self, epoch: int, start: int = 0) -> Generator[Batch]:
         """Yield the batches of `epoch`, beginning with step `start`."""
         order = self._plan.order(epoch)
         count, device = self._plan.count, self._images.device
@@ -128,7 +128,7 @@ class StreamedBatches:
         """Steps per epoch."""
         return self._plan.steps
 
-    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+    def epoch(self, epoch: int, start: int = 0) -> Generator[Batch]:
         """Yield the batches of `epoch`, beginning with step `start`."""
         order = self._plan.order(epoch)
         steps = range(start, len(self))

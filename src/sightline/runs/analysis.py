@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from sightline.audit import check_planted
-from sightline.data import Augmentation, Dataset, ResidentBatches, Split, StreamedBatches
+from sightline.data import Dataset, Split, preview_augmentation
 from sightline.explain import explain, explain_layers, target_layer
 from sightline.files import write_atomic, write_text
 from sightline.models import to_float
@@ -44,7 +44,7 @@ def explain_galleries(
         "mistakes": rank_mistakes(predictions, wanted.mistakes)["index"].to_numpy(int),
         "correct": np.sort(generator.permutation(right)[: wanted.correct]),
     }
-    arrays: dict[str, np.ndarray] = {}
+    arrays: dict[str, Any] = {}
     for name, index in galleries.items():
         arrays |= {f"{name}/index": index, f"{name}/images": data.test.images[index]}
         if not len(index):
@@ -61,15 +61,17 @@ def explain_galleries(
 def sample_images(folder: Path, data: Dataset, recipe: Recipe) -> None:
     """Write `samples.npz`: training images, the same augmented, and one image augmented many times."""
     count = min(recipe.analysis.samples, len(data.train))
+    if not count:
+        return
     chosen = np.random.default_rng(recipe.training.seed).permutation(len(data.train))[:count]
-    split = data.train.take(chosen)
-    one = split.take(np.zeros(count, int))
-    many_times = _augmented(one, data, recipe)
-    many_times[:1] = one.images[:1]
-    arrays = {
-        "images": split.images,
-        "labels": split.labels,
-        "augmented": _augmented(split, data, recipe),
+    transform, seed = recipe.make_augmentation(data.mean.tolist()), recipe.training.seed
+    one = np.full(count, chosen[0])
+    many_times = preview_augmentation(data, transform, one, seed=seed)
+    many_times[0] = data.train.images[chosen[0]]
+    arrays: dict[str, Any] = {
+        "images": data.train.images[chosen],
+        "labels": data.train.labels[chosen],
+        "augmented": preview_augmentation(data, transform, chosen, seed=seed),
         "augmented_one": many_times,
     }
     write_atomic(folder / "samples.npz", lambda file: np.savez_compressed(file, **arrays))
@@ -102,16 +104,3 @@ def measure(
 
 def _pictures(split: Split, index: np.ndarray) -> torch.Tensor:
     return to_float(torch.from_numpy(split.images[index]))
-
-
-def _augmented(split: Split, data: Dataset, recipe: Recipe) -> np.ndarray:
-    fill = data.mean.tolist()
-    transform = recipe.make_augmentation(fill)
-    options: dict[str, Any] = {"batch_size": len(split), "seed": recipe.training.seed, "shuffle": False}
-    place = torch.device("cpu")
-    if isinstance(transform, Augmentation):
-        batches = ResidentBatches(split, augmentation=transform, fill=tuple(fill), device=place, **options)
-    else:
-        batches = StreamedBatches(split, transform, device=place, num_workers=0, **options)
-    images = next(iter(batches.epoch(0))).images  # (N, 3, H, W)
-    return (images * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()

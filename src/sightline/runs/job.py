@@ -18,7 +18,7 @@ from typing import Protocol
 
 import torch
 
-from sightline.data import DATASETS, Dataset, describe
+from sightline.data import DATASETS, Dataset, describe, preview_augmentation
 from sightline.files import sweep, write_text
 from sightline.models import choose_device, choose_precision, load_model, save_model
 from sightline.predictions import Predictions, predict, write_predictions
@@ -96,7 +96,7 @@ def start_run(
         }
     )
     data = recipe_data(resolved)
-    resolved.make_augmentation(data.mean.tolist())
+    preview_augmentation(data, resolved.make_augmentation(data.mean.tolist()), [0])
     explained_layers(recipe_model(resolved, data), data, resolved)
     folder = new_folder(resolved.name, None if out is None else Path(out))
     write_text(folder / "environment.json", json.dumps(describe_environment(str(place)), indent=2))

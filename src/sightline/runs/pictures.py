@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from PIL import Image
 
 from sightline.data import read_image
 from sightline.errors import SightlineError, nearest
-from sightline.explain import explain
+from sightline.explain import explain, overlay
 from sightline.files import write_atomic
 from sightline.models import choose_device, load_model, to_float
 from sightline.predictions import Predictions
@@ -49,10 +50,10 @@ def explain_pictures(
         model,
         to_float(torch.from_numpy(pixels)),
         None if target is None else names.index(target),
-        layer=layer or card.get("layer"),
+        layer=layer or _main_layer(folder),
     )
     predictions = Predictions(found.logits, found.targets, names)
-    overlays = found.overlay(pixels)
+    overlays = overlay(pixels, found.heatmaps())
     out = out or folder / "explained"
     out.mkdir(parents=True, exist_ok=True)
     rows = []
@@ -73,6 +74,12 @@ def explain_pictures(
             }
         )
     return rows
+
+
+def _main_layer(folder: Path) -> str | None:
+    """The layer that the analysis of the run explained; None before there was one."""
+    card = folder / "explanations.json"
+    return json.loads(card.read_text(encoding="utf-8"))["main_layer"] if card.exists() else None
 
 
 def _places(pictures: Sequence[Path], out: Path) -> list[Path]:
