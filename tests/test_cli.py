@@ -18,7 +18,8 @@ from sightline.training import RECIPES
 
 SMALL = [
     "--epochs", "1", "--device", "cpu", "--set", "data.limit=200",
-    "--set", "model.options={widths=[8, 8, 8]}", "--set", "training.precision=float32", "--set", "analysis.range_test=false",
+    "--set", "model.options={widths=[8, 8, 8]}", "--set", "training.precision=float32",
+    "--set", "analysis.range_test=false",
 ]  # fmt: skip
 
 

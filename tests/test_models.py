@@ -228,3 +228,10 @@ def test_bytes_become_floats_between_0_and_1_in_channels_last_memory():
     floats = to_float(images)
     assert torch.equal((floats * 255).round().to(torch.uint8).permute(0, 2, 3, 1), images)
     assert floats.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_only_bytes_become_floats():
+    with pytest.raises(
+        SightlineError, match=r"images are torch.float32 \(1, 3, 4, 4\); to_float takes uint8"
+    ):
+        to_float(torch.rand(1, 3, 4, 4))

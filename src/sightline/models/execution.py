@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -13,9 +14,21 @@ from sightline.errors import SightlineError
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-def to_float(images: torch.Tensor) -> torch.Tensor:
-    """Turn uint8 (B, H, W, 3) into float32 (B, 3, H, W) in [0, 1]; the result is channels_last in memory."""
-    return images.permute(0, 3, 1, 2).to(torch.float32).div_(255)
+def to_float(images: torch.Tensor | np.ndarray) -> torch.Tensor:
+    """Turn uint8 (B, H, W, 3) into float32 (B, 3, H, W) in [0, 1]; the result is channels_last in memory.
+
+    Raises SightlineError for anything but uint8 with three channels at the end.
+
+    >>> to_float(np.full((1, 2, 2, 3), 255, np.uint8)).shape
+    torch.Size([1, 3, 2, 2])
+    """
+    pixels = torch.from_numpy(images) if isinstance(images, np.ndarray) else images
+    if pixels.dtype != torch.uint8 or pixels.ndim != 4 or pixels.shape[3] != 3:
+        came = f"{pixels.dtype} {tuple(pixels.shape)}"
+        raise SightlineError(
+            f"images are {came}; to_float takes uint8 (B, H, W, 3), as a data set holds them"
+        )
+    return pixels.permute(0, 3, 1, 2).to(torch.float32).div_(255)
 
 
 def choose_device(name: str = "auto") -> torch.device:

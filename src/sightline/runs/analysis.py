@@ -103,4 +103,4 @@ def measure(
 
 
 def _pictures(split: Split, index: np.ndarray) -> torch.Tensor:
-    return to_float(torch.from_numpy(split.images[index]))
+    return to_float(split.images[index])

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
 
 from sightline.data import read_image
@@ -48,7 +47,7 @@ def explain_pictures(
     pixels = np.stack([read_image(path, size=(height, width)) for path in pictures])  # (B, H, W, 3)
     found = explain(
         model,
-        to_float(torch.from_numpy(pixels)),
+        to_float(pixels),
         None if target is None else names.index(target),
         layer=layer or _main_layer(folder),
     )

@@ -19,7 +19,7 @@ class History:
 
     epochs: epoch (from 1), lr (at the epoch's last step), train_loss, train_accuracy (of the batches as
     they were trained on), test_loss, test_accuracy, with a validation split also validation_loss and
-    validation_accuracy, seconds, images_per_second (of the training part).
+    validation_accuracy, seconds (of the whole epoch), images_per_second (of its training part).
     steps: step (from 1), epoch, lr, loss (mean of the batch).
     kept: the epoch whose weights the model has.
     """

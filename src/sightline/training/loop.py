@@ -130,7 +130,7 @@ class Loop:
                     self.save(self.seconds + now - started)
                     saved = now
         self._check_losses(len(self.batches) - 1)
-        self._close_epoch(self.seconds + time.perf_counter() - started)
+        self._close_epoch(started)
         self.save(0.0)
 
     def _step(self, images: torch.Tensor, labels: torch.Tensor) -> None:
@@ -164,7 +164,9 @@ class Loop:
                 "lower the learning rate (find-lr suggests one) or use precision float32"
             )
 
-    def _close_epoch(self, seconds: float) -> None:
+    def _close_epoch(self, started: float) -> None:
+        trained = self.seconds + time.perf_counter() - started
+        found = self.monitor.measure(self.model, self.precision)
         losses, images = self.losses.cpu(), int(self.sizes.sum())
         rates = [self.schedule(self.progress(i)) for i in range(len(self.batches))]
         first = self.epoch * len(self.batches) + 1
@@ -173,9 +175,9 @@ class Loop:
             "lr": rates[-1],
             "train_loss": float((losses.double() * self.sizes).sum() / images),
             "train_accuracy": int(self.hits) / images,
-            **self.monitor.measure(self.model, self.precision),
-            "seconds": seconds,
-            "images_per_second": images / seconds,
+            **found,
+            "seconds": self.seconds + time.perf_counter() - started,
+            "images_per_second": images / trained,
         }
         self.history.steps.extend(
             {"step": first + i, "epoch": self.epoch + 1, "lr": rate, "loss": float(loss)}
