@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -208,3 +209,30 @@ def test_a_closed_pipe_ends_quietly(tmp_path):
         shell=True, capture_output=True, text=True, cwd=tmp_path, check=False,
     )  # fmt: skip
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
+def test_a_terminal_gets_a_bar_with_rate_and_time_left(tmp_path):
+    import pty
+
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "sightline", "run", *SMALL, "--out", str(tmp_path / "r")],
+        stdin=theirs, stdout=theirs, stderr=theirs, env={**os.environ, "TERM": "xterm", "COLUMNS": "120"},
+    )  # fmt: skip
+    os.close(theirs)
+    shown = b""
+    while True:
+        try:
+            part = os.read(ours, 4096)
+        except OSError:  # the other end is closed
+            break
+        if not part:
+            break
+        shown += part
+    os.close(ours)
+    assert process.wait() == 0, shown.decode()
+    text = shown.decode()
+    assert "images/s" in text
+    assert "epoch 1/1" in text
+    assert re.search(r"\d:\d\d:\d\d|-:--:--", text)  # the time left, dashes until there is an estimate

@@ -36,15 +36,11 @@ class Bars(Lines):
         super().__init__(console, quiet=False)
         self._bars, self._task = bars, None
 
-    def line(self, text: str) -> None:
-        """Print `text` above the bar."""
-        super().line(text)
-
     def step(self, progress: TrainingProgress, images: int) -> None:
         """Move the bar by one step."""
         total = progress.steps_per_epoch * progress.epochs
         if self._task is None:  # a resumed run begins in the middle
-            self._task = self._bars.add_task("", total=total, completed=progress.step, images=0.0)
+            self._task = self._bars.add_task("", total=total, completed=progress.step, images=0, rate="")
         task = self._bars.tasks[0]
         done = task.fields["images"] + images
         rate = f"{done / task.elapsed:.0f} images/s" if task.elapsed else ""

@@ -72,11 +72,13 @@ def number(value: float) -> str:
 
 def duration(seconds: float) -> str:
     """
-    >>> [duration(s).replace("\\xa0", " ") for s in (0.4, 134, 7400)]
-    ['0.4 s', '2 min 14 s', '2 h 3 min']
+    >>> [duration(s).replace("\\xa0", " ") for s in (0.01, 0.4, 134, 7400)]
+    ['<0.1 s', '0.4 s', '2 min 14 s', '2 h 3 min']
     """
     minutes, rest = divmod(round(seconds), 60)
-    if seconds < 59.95:
+    if seconds < 0.05:
+        words = "<0.1 s"
+    elif seconds < 59.95:
         words = f"{seconds:.1f} s"
     elif minutes < 60:
         words = f"{minutes} min {rest} s"
