@@ -160,7 +160,8 @@ def test_data_shows_statistics_and_writes_a_sheet(capsys, tmp_path):
     text = capsys.readouterr().out
     assert "4000" in text
     assert "mean per channel of the training split" in text
-    assert Image.open(sheet).width > 200
+    with Image.open(sheet) as image:
+        assert image.width > 200
 
 
 @pytest.mark.parametrize(

@@ -91,6 +91,11 @@ def test_changes_reach_every_section():
     assert recipe.published.test is None  # what a source reached on other data says nothing here
 
 
+def test_the_published_figures_stay_with_their_data():
+    assert load_recipe("resnet18-adam", ["data.name=cifar10"]).published.test == 91.98
+    assert load_recipe("resnet18-adam", ["data.name=cifar100"]).published.test is None
+
+
 def test_another_schedule_drops_the_options_of_the_old_one():
     recipe = load_recipe("resnet18-cutout16", ["schedule.name=cosine", "schedule.lr=0.2"])
     assert recipe.schedule == {"name": "cosine", "lr": 0.2}

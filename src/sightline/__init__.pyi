@@ -9,9 +9,18 @@ from .explain import explain as explain
 from .models import MODELS as MODELS
 from .models import create_model as create_model
 from .models import summarize as summarize
+from .models import to_float as to_float
 from .predictions import Predictions as Predictions
 from .predictions import predict as predict
 from .predictions import rank_mistakes as rank_mistakes
+from .report import plot_class_accuracy as plot_class_accuracy
+from .report import plot_confusion as plot_confusion
+from .report import plot_curves as plot_curves
+from .report import plot_explanations as plot_explanations
+from .report import plot_images as plot_images
+from .report import plot_learning_rate as plot_learning_rate
+from .report import plot_mistakes as plot_mistakes
+from .report import plot_range_test as plot_range_test
 from .report import write_report as write_report
 from .runs import Run as Run
 from .runs import load_run as load_run
@@ -47,9 +56,18 @@ __all__ = [
     "load_data",
     "load_recipe",
     "load_run",
+    "plot_class_accuracy",
+    "plot_confusion",
+    "plot_curves",
+    "plot_explanations",
+    "plot_images",
+    "plot_learning_rate",
+    "plot_mistakes",
+    "plot_range_test",
     "predict",
     "rank_mistakes",
     "run",
     "summarize",
+    "to_float",
     "write_report",
 ]

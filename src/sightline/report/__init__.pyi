@@ -3,5 +3,33 @@ from .html import write_report as write_report
 from .intervals import wilson_interval as wilson_interval
 from .load import ReportData as ReportData
 from .load import load_report_data as load_report_data
+from .plot import Plot as Plot
+from .plots import plot_class_accuracy as plot_class_accuracy
+from .plots import plot_confusion as plot_confusion
+from .plots import plot_curves as plot_curves
+from .plots import plot_explanations as plot_explanations
+from .plots import plot_images as plot_images
+from .plots import plot_learning_rate as plot_learning_rate
+from .plots import plot_mistakes as plot_mistakes
+from .plots import plot_range_test as plot_range_test
+from .plots import write_range_test as write_range_test
+from .sample_sheet import write_sample_sheet as write_sample_sheet
 
-__all__ = ["ReportData", "load_report_data", "render_page", "wilson_interval", "write_report"]
+__all__ = [
+    "Plot",
+    "ReportData",
+    "load_report_data",
+    "plot_class_accuracy",
+    "plot_confusion",
+    "plot_curves",
+    "plot_explanations",
+    "plot_images",
+    "plot_learning_rate",
+    "plot_mistakes",
+    "plot_range_test",
+    "render_page",
+    "wilson_interval",
+    "write_range_test",
+    "write_report",
+    "write_sample_sheet",
+]

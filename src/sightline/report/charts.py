@@ -39,7 +39,7 @@ def curves(figure: Figure, history: pd.DataFrame, quantity: str) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
     if shares:
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g}\u00a0%"))
-    axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=3, frameon=False, labelcolor=INK)
+    axes.legend(loc="best", frameon=False, labelcolor=INK)
 
 
 def learning_rate(figure: Figure, steps: pd.DataFrame) -> None:
@@ -58,7 +58,8 @@ def range_test(figure: Figure, table: pd.DataFrame, suggestions: Mapping[str, fl
     smoothed = table["smoothed"].to_numpy(float)
     smoothed = smoothed[np.isfinite(smoothed)]
     if len(smoothed):
-        low, high = smoothed.min(), min(smoothed.max(), smoothed[0] + 2 * (smoothed[0] - smoothed.min()) + 1)
+        low = min(smoothed.min(), table["loss"].min())
+        high = min(smoothed.max(), smoothed[0] + 2 * (smoothed[0] - smoothed.min()) + 1)
         axes.set_ylim(low - 0.08 * (high - low) - 1e-3, high + 0.08 * (high - low) + 1e-3)
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))

@@ -43,7 +43,7 @@ def sheet(figure: Figure, rows: Sequence[Row], captions: Sequence[str], *, per_l
         left, top = margin + column * (1 + _GAP), line * line_height
         if captions:
             axes.text(
-                left, top + caption_height - 0.04, captions[m], fontsize=6.5, va="bottom", linespacing=1.1
+                left, top + caption_height - 0.04, captions[m], fontsize=6.5, va="baseline", linespacing=1.1
             )
         for r, row in enumerate(rows):
             y = top + caption_height + r * (1 + _GAP)

@@ -266,7 +266,7 @@ def _apply(table: dict[str, Any], change: str) -> None:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         value = text.strip()
-    if place.strip() == "data.name":
+    if place.strip() == "data.name" and table.get("data", {}).get("name") != value:
         table.pop("published", None)  # what a source reached on other data says nothing here
     for section in sections:
         table = table.setdefault(section, {})
