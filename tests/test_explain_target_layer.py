@@ -6,6 +6,7 @@ from torch import nn
 from sightline.errors import SightlineError
 from sightline.explain import explain, target_layer
 from sightline.explain.layer_choice import spatial_layers
+from sightline.explain.subject import subject_of
 
 
 def head(channels: int) -> list[nn.Module]:
@@ -120,4 +121,4 @@ def test_a_layer_that_runs_several_times_is_no_candidate():
 
 def test_the_outermost_maps_are_listed_in_the_order_in_which_they_ran():
     expected = ["stem", "layer1", "layer2", "layer3", "layer4"]
-    assert spatial_layers(Staged(), torch.rand(1, 3, 32, 32)) == expected
+    assert spatial_layers(subject_of(Staged()), torch.rand(1, 3, 32, 32)) == expected

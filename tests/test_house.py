@@ -22,10 +22,21 @@ ALLOWED = {
     "predictions": {"data", "models"},
     "training": {"data", "models", "predictions"},
     "explain": {"models"},
+    "faithfulness": {"models", "explain"},
     "audit": {"data", "predictions"},
     "report": {"predictions", "explain"},
-    "runs": {"data", "models", "predictions", "training", "explain", "audit", "report"},
-    "cli": {"data", "models", "predictions", "training", "explain", "audit", "report", "runs"},
+    "runs": {"data", "models", "predictions", "training", "explain", "faithfulness", "audit", "report"},
+    "cli": {
+        "data",
+        "models",
+        "predictions",
+        "training",
+        "explain",
+        "faithfulness",
+        "audit",
+        "report",
+        "runs",
+    },
 }
 GROUND = {"errors", "files"}
 ROOMS = sorted(ALLOWED)
@@ -76,9 +87,11 @@ def test_every_public_name_of_a_room_is_there_and_is_not_a_module(room):
 def test_the_facade_is_this_list_of_names():
     assert sorted(sightline.__all__) == [
         "Augmentation", "Dataset", "Explanation", "History", "METHODS", "MODELS", "OPTIMIZERS",
-        "Predictions", "RECIPES", "Run", "SCHEDULES", "SightlineError", "Split", "create_model",
-        "explain", "find_learning_rate", "fit", "load_data", "load_recipe", "load_run", "predict",
-        "rank_mistakes", "run", "summarize", "write_report",
+        "Predictions", "RECIPES", "Run", "SCHEDULES", "SightlineError", "Split", "class_maps",
+        "compare_methods", "create_model", "explain", "explain_difference", "find_learning_rate", "fit", "load_data", "load_recipe", "load_run",
+        "plot_class_accuracy", "plot_confusion", "plot_curves", "plot_explanations", "plot_images",
+        "plot_learning_rate", "plot_mistakes", "plot_range_test", "predict", "preflight", "rank_mistakes", "run",
+        "summarize", "to_float", "write_report",
     ]  # fmt: skip
     for name in sightline.__all__:
         assert not isinstance(getattr(sightline, name), types.ModuleType), name
@@ -101,6 +114,7 @@ def in_a_fresh_process(code: str) -> str:
         "import sightline",
         "import sightline.cli",
         "from sightline import write_report",
+        "from sightline import plot_explanations; from sightline.report import write_sample_sheet",
         "from sightline.predictions import rank_mistakes, confused_pairs, read_predictions",
     ],
 )

@@ -5,7 +5,11 @@ from .data import load_data as load_data
 from .errors import SightlineError as SightlineError
 from .explain import METHODS as METHODS
 from .explain import Explanation as Explanation
+from .explain import class_maps as class_maps
 from .explain import explain as explain
+from .explain import explain_difference as explain_difference
+from .explain import preflight as preflight
+from .faithfulness import compare_methods as compare_methods
 from .models import MODELS as MODELS
 from .models import create_model as create_model
 from .models import summarize as summarize
@@ -49,8 +53,11 @@ __all__ = [
     "Run",
     "SightlineError",
     "Split",
+    "class_maps",
+    "compare_methods",
     "create_model",
     "explain",
+    "explain_difference",
     "find_learning_rate",
     "fit",
     "load_data",
@@ -65,6 +72,7 @@ __all__ = [
     "plot_mistakes",
     "plot_range_test",
     "predict",
+    "preflight",
     "rank_mistakes",
     "run",
     "summarize",

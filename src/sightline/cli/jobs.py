@@ -116,16 +116,17 @@ def analyze(run: Path, device: str, as_json: bool, quiet: bool) -> None:
 @click.argument("images", type=PATH, nargs=-1, required=True)
 @click.option("--target", help="Class to explain  [default: the predicted one]")
 @click.option("--layer", help="Layer to explain at  [default: the run's main one]")
+@click.option("--method", help="Method, or auto for the most faithful  [default: the run's]")
 @click.option("--out", type=PATH, help="Folder for the heat maps  [default: RUN/explained]")
 @options.device
 @options.as_json
 @options.debug
-def explain(run, images, target, layer, out, device, as_json) -> None:
+def explain(run, images, target, layer, method, out, device, as_json) -> None:
     """Classify picture files with RUN and draw where the model looked."""
     from sightline.cli.console import print_table
     from sightline.runs import explain_pictures
 
-    rows = explain_pictures(run, images, out=out, target=target, layer=layer, device=device)
+    rows = explain_pictures(run, images, out=out, target=target, layer=layer, method=method, device=device)
     emit(rows, as_json=as_json)
     if not as_json:
         print_table(("image", "predicted", "top 5", "heat map"), [_picture_cells(row) for row in rows])

@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 import torch
 from torch import nn
 
-from sightline.errors import SightlineError, nearest
-from sightline.explain.methods import METHODS, Method
+from sightline.errors import SightlineError
 
-Targets = int | Sequence[int] | np.ndarray | torch.Tensor
+Targets = int | Sequence[int] | np.ndarray | torch.Tensor | Callable[[torch.Tensor], torch.Tensor]
 
 
 def check_images(images: torch.Tensor) -> None:
-    """Accept float (B, C, H, W) with at least one image."""
+    """Accept float (B, C, H, W) or (B, C, D, H, W) with at least one image."""
     if not isinstance(images, torch.Tensor):
         raise SightlineError(
             f"images are {type(images).__name__}; pass a float tensor (B, 3, H, W) in [0, 1]"
         )
-    if images.ndim != 4:
+    if images.ndim not in (4, 5):
         hint = ": a single image goes in as image[None]" if images.ndim == 3 else ""
         raise SightlineError(f"images are {tuple(images.shape)}; pass (B, 3, H, W){hint}")
     if not images.is_floating_point():
@@ -51,10 +50,10 @@ def _tensors(model: nn.Module) -> itertools.chain[torch.Tensor]:
     return itertools.chain(model.parameters(), model.buffers())
 
 
-def as_classes(targets: Targets | None, count: int) -> torch.Tensor | None:
-    """Return one class per image, (B,) int64, or None for the predicted ones."""
-    if targets is None:
-        return None
+def as_classes(targets: Targets | None, count: int) -> Targets | None:
+    """Return one class per image, (B,) int64; None (the predicted ones) and functions stay."""
+    if targets is None or callable(targets):
+        return targets
     try:
         classes = torch.as_tensor(targets)
     except (TypeError, ValueError, RuntimeError):
@@ -72,33 +71,52 @@ def as_classes(targets: Targets | None, count: int) -> torch.Tensor | None:
     return classes.long()
 
 
-def check_classes(classes: torch.Tensor, count: int) -> None:
-    """Accept classes from 0 to `count` - 1."""
+def choose_classes(targets: Targets | None, logits: torch.Tensor) -> torch.Tensor:
+    """Return the class of each image, (B,) int64: the predicted one, or what `targets` says of the logits.
+
+    Raises SightlineError for a class that the model does not have.
+    """
+    if targets is None:
+        return logits.argmax(dim=1)
+    if callable(targets):
+        targets = targets(logits)
+    classes = as_classes(targets, len(logits))
+    if not isinstance(classes, torch.Tensor):
+        raise SightlineError(
+            f"the function for targets returned {type(classes).__name__}; it needs one integer per image"
+        )
+    count = logits.shape[1]
     for target in (int(classes.min()), int(classes.max())):
         if not 0 <= target < count:
             raise SightlineError(f"class {target} is out of range; the model has {count}: 0 to {count - 1}")
+    return classes.to(logits.device, copy=True)
 
 
-def find_method(method: str | Method) -> Method:
-    """Return the function called `method`, or the one that was passed."""
-    if callable(method):
-        return method
-    if method not in METHODS:
-        raise SightlineError(f"method {method!r} is not known; {nearest(method, list(METHODS))}")
-    return METHODS[method]
+def check_batch_size(batch_size: int) -> None:
+    """Accept 1 and more."""
+    if batch_size < 1:
+        raise SightlineError(f"batch_size is {batch_size}; it needs at least 1")
 
 
-def check_logits(logits: object, count: int) -> None:
-    """Accept a tensor (B, C)."""
-    if not isinstance(logits, torch.Tensor) or logits.ndim != 2 or len(logits) != count:
-        came = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
+def check_logits(output: object, count: int, *, scored: bool = False) -> torch.Tensor:
+    """Accept logits (B, C), or scores (B,) that a function made: returned as (B, 1)."""
+    came = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
+    if isinstance(output, torch.Tensor) and len(output.shape) and len(output) == count:
+        if output.ndim == 2:
+            return output
+        if scored and output.ndim == 1:
+            return output[:, None]
+    if scored:
         raise SightlineError(
-            f"the model returned {came}; explain needs logits ({count}, C): "
-            "wrap the model so that it returns them"
+            f"score returned {came}; it needs to return logits (B, C), or one number per image (B,)"
         )
+    mend = "output.logits" if isinstance(getattr(output, "logits", None), torch.Tensor) else "..."
+    raise SightlineError(
+        f"the model returned {came}; explain needs logits (B, C): pass score=lambda output: {mend}"
+    )
 
 
-def check_ran(layers: Mapping[str, nn.Module], outputs: Mapping[str, torch.Tensor]) -> None:
+def check_ran(layers: Iterable[str], outputs: Mapping[str, torch.Tensor]) -> None:
     """Accept outputs in which every layer left something."""
     for name in layers:
         if name not in outputs:

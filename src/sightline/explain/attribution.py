@@ -5,28 +5,33 @@
     >>> explanation.layer, explanation.maps.shape, explanation.heatmaps().shape
     ('1', (2, 8, 8), (2, 10, 10))
 
-Any `nn.Module` that returns logits (B, C) will do. The cost is one forward pass, and a backward
-pass from the logits to the earliest layer; the model is left bit for bit as it was found.
+Any `nn.Module` that returns logits (B, C) will do, and with `score` any other. The cost of a method of
+activations and gradients is one forward pass, and a backward pass from the logits to the earliest
+layer; the model is left bit for bit as it was found.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from typing import cast
 
-import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from sightline.errors import SightlineError
 from sightline.explain import arguments
 from sightline.explain.arguments import Targets
-from sightline.explain.explanation import NO_POSITIVE_EVIDENCE, NOT_FINITE, OK, ZERO_GRADIENT, Explanation
-from sightline.explain.hooks import gradients_of, recorded
-from sightline.explain.layer_choice import spatial_layers, target_layer
-from sightline.explain.methods import Method
-from sightline.models.layers import find_layer, layer_name
+from sightline.explain.batches import in_batches
+from sightline.explain.case import Case
+from sightline.explain.combine import Combination, combined, find_combination
+from sightline.explain.explanation import Explanation, explanation_of, join
+from sightline.explain.hooks import gradients_of
+from sightline.explain.layer_choice import Layer, as_maps, choose_layer, name_of
+from sightline.explain.methods import Method, OfCase, OfRecord, find_method, method_name, takes_case
+from sightline.explain.subject import Score, Subject, subject_of
+from sightline.explain.tokens import Grid, find_grid
+from sightline.models.layers import find_layer
 
 
 def explain(
@@ -35,23 +40,34 @@ def explain(
     targets: Targets | None = None,
     *,
     method: str | Method = "grad_cam",
-    layer: str | nn.Module | None = None,
+    layer: Layer | Sequence[Layer] | None = None,
+    combine: str | Combination = "mean",
+    score: Score | None = None,
+    grid: Grid | None = None,
     batch_size: int = 64,
 ) -> Explanation:
-    """Map the evidence for each image's target class at one layer of the model.
+    """Map the evidence for each image's target class.
 
-    images: float (B, C, H, W), in [0, 1] where normalisation is part of the model; they are moved
-    to the model's device and dtype. targets: None (the predicted class), one class for all, or one
-    per image. method: a name in `METHODS`, or a function `(activations, gradients) -> maps` from
-    two (B, K, h, w) to (B, h, w). layer: a name, a module, or None for what `target_layer` finds
-    (at the cost of one more forward pass, of one image).
+    images: float (B, C, H, W) or (B, C, D, H, W), in [0, 1] where normalisation is part of the model;
+    they are moved to the model's device and dtype.
+    targets: None (the predicted class), one class for all, one per image, or a function from logits
+    (B, C) to classes (B,).
+    method: a name in `METHODS`, or a function of either form that `sightline.explain.methods` describes.
+    layer: a name or a module; several of them, joined by `combine`; or None for what `target_layer`
+    finds (at the cost of one more forward pass, of one image). Methods that look at the image alone
+    use none, and say "input".
+    combine: a name in `COMBINATIONS`, or a function from maps (L, B, h, w) of L layers to (B, h, w).
+    score: from whatever the model returns to logits (B, C), or to one number per image (B,).
+    grid: from tokens as a layer puts them out to maps (B, K, h, w), where it is not found.
+    batch_size: images in one pass.
 
     Raises SightlineError if an argument does not fit; the message says what does.
     """
-    if layer is None:
-        layer = target_layer(model, images)
-    name = layer if isinstance(layer, str) else layer_name(model, layer)
-    return explain_layers(model, images, targets, layers=[name], method=method, batch_size=batch_size)[name]
+    options = {"method": method, "score": score, "grid": grid, "batch_size": batch_size}
+    if isinstance(layer, Sequence) and not isinstance(layer, str | nn.Module):
+        join = find_combination(combine)
+        return combined(list(explain_layers(model, images, targets, layers=layer, **options).values()), join)
+    return _explain(model, images, targets, [layer], **options)[0]
 
 
 def explain_layers(
@@ -59,108 +75,94 @@ def explain_layers(
     images: torch.Tensor,
     targets: Targets | None = None,
     *,
-    layers: Sequence[str],
+    layers: Sequence[Layer],
     method: str | Method = "grad_cam",
+    score: Score | None = None,
+    grid: Grid | None = None,
     batch_size: int = 64,
 ) -> dict[str, Explanation]:
-    """Like `explain`, for several layers that share one forward and one backward pass; by layer name."""
-    arguments.check_images(images)
-    arguments.check_model(model)
-    if isinstance(layers, str) or not layers:
-        raise SightlineError(f"layers is {layers!r}; explain_layers needs a list of at least one name")
-    if batch_size < 1:
-        raise SightlineError(f"batch_size is {batch_size}; it needs at least 1")
-    modules = {name: find_layer(model, name) for name in layers}
-    classes = arguments.as_classes(targets, len(images))
-    function = arguments.find_method(method)
-    batches = []
-    for start in range(0, len(images), batch_size):
-        part = slice(start, start + batch_size)
-        chosen = None if classes is None else classes[part]
-        batches.append(_explain_batch(model, images[part], chosen, modules, function))
-    return {name: _join([batch[name] for batch in batches]) for name in modules}
+    """Like `explain`, for several layers; by layer name.
+
+    With a method of activations and gradients they share one forward and one backward pass.
+    """
+    if isinstance(layers, str | nn.Module) or not layers:
+        raise SightlineError(f"layers is {layers!r:.60}; explain_layers needs a list of at least one layer")
+    found = _explain(
+        model, images, targets, layers, method=method, score=score, grid=grid, batch_size=batch_size
+    )
+    return {explanation.layer: explanation for explanation in found}
 
 
-def _explain_batch(
+def _explain(
     model: nn.Module,
     images: torch.Tensor,
-    targets: torch.Tensor | None,
-    layers: Mapping[str, nn.Module],
-    method: Method,
-) -> dict[str, Explanation]:
-    with recorded(model, layers) as outputs:
-        logits = model(arguments.as_input(model, images))
-        arguments.check_logits(logits, len(images))
-        arguments.check_ran(layers, outputs)
-        classes = logits.argmax(dim=1) if targets is None else targets.to(logits.device, copy=True)
-        arguments.check_classes(classes, logits.shape[1])
-        # The gradients of the sum are those of each image's own logit: no image depends on another.
-        gradients = gradients_of(logits.gather(1, classes[:, None]).sum(), outputs)
-    _check_grids(model, images, outputs)
-    explanations = {}
-    with torch.autocast(logits.device.type, enabled=False):
-        for name in layers:
-            activations, slopes = _wide(outputs[name]), _wide(gradients[name])  # (B, K, h, w)
-            maps = _apply(method, activations, slopes)  # (B, h, w)
-            explanations[name] = Explanation(
-                maps=maps.detach().cpu().numpy(),
-                targets=classes.cpu().numpy(),
-                logits=_wide(logits).cpu().numpy(),
-                status=_status(maps, slopes),
-                method=_name(method),
-                layer=name,
-                image_size=(images.shape[2], images.shape[3]),
-            )
+    targets: Targets | None,
+    layers: Sequence[Layer | None],
+    *,
+    method: str | Method,
+    score: Score | None,
+    grid: Grid | None,
+    batch_size: int,
+) -> list[Explanation]:
+    arguments.check_images(images)  # before the model is asked anything
+    subject = subject_of(model, score)
+    names = [name_of(subject.model, layer) for layer in layers]
+    function = find_method(method)
+
+    def visit(some: torch.Tensor, chosen: Targets | None) -> list[Explanation]:
+        nonlocal names  # what the first batch finds serves the others
+        if takes_case(function):
+            cases = [Case(subject, some, chosen, name, grid, batch_size) for name in names]
+            found = [_by_case(case, function) for case in cases]
+            names = [case.used or name for case, name in zip(cases, names, strict=True)]
+            return found
+        names = [name or choose_layer(subject, some) for name in names]
+        return _by_record(subject, some, chosen, names, grid, cast(OfRecord, function))
+
+    batches = in_batches(subject, images, [targets], batch_size, visit)
+    return [join(parts) for parts in zip(*batches, strict=True)]
+
+
+def _by_case(case: Case, method: OfCase) -> Explanation:
+    targets = case.targets  # now: later would be inside hooks and contexts of the method's own
+    maps = method(case)
+    fits = isinstance(maps, torch.Tensor) and maps.ndim == case.images.ndim - 1 and maps.numel() > 0
+    if not fits or len(maps) != len(case.images):
+        _refuse(method, maps, (len(case.images), "h", "w", "d")[: case.images.ndim - 1])
+    gradients = vars(case).get("gradients")
+    return explanation_of(
+        maps, gradients, targets, case.logits, case.images, method_name(method), case.used or "input"
+    )
+
+
+def _by_record(
+    subject: Subject,
+    images: torch.Tensor,
+    targets: Targets | None,
+    names: Sequence[str],
+    grid: Grid | None,
+    method: OfRecord,
+) -> list[Explanation]:
+    layers = {name: find_layer(subject.model, name) for name in names}
+    logits, outputs = subject.record(images, layers)
+    classes = arguments.choose_classes(targets, logits.detach())
+    gradients = gradients_of(logits, F.one_hot(classes, logits.shape[1]), outputs)
+    explanations = []
+    for name in names:
+        own = grid or find_grid(subject.model, layers[name], outputs[name], images.shape[2:])
+        activations = as_maps(subject, name, outputs[name].detach(), own, images)  # (B, K, h, w)
+        slopes = as_maps(subject, name, gradients[name], own, images)  # (B, K, h, w)
+        maps = method(activations, slopes)
+        fits = (len(images), *activations.shape[2:])
+        if not isinstance(maps, torch.Tensor) or maps.shape != fits:
+            _refuse(method, maps, fits)
+        explanations.append(explanation_of(maps, slopes, classes, logits, images, method_name(method), name))
     return explanations
 
 
-def _check_grids(model: nn.Module, images: torch.Tensor, outputs: Mapping[str, torch.Tensor]) -> None:
-    for name, output in outputs.items():
-        if output.ndim != 4 or output.shape[2:].numel() == 1:
-            known = ", ".join(spatial_layers(model, images)) or "none"
-            raise SightlineError(
-                f"layer {name!r} returns {tuple(output.shape)}, no map (B, K, h, w) of more than one cell; "
-                f"layers with a map: {known}"
-            )
-
-
-def _wide(tensor: torch.Tensor) -> torch.Tensor:
-    """Return half precision as float32; float32 and float64 stay."""
-    return tensor.detach().to(torch.promote_types(tensor.dtype, torch.float32))
-
-
-def _apply(method: Method, activations: torch.Tensor, gradients: torch.Tensor) -> torch.Tensor:
-    maps = method(activations, gradients)
-    fits = (len(activations), *activations.shape[2:])
-    if not isinstance(maps, torch.Tensor) or tuple(maps.shape) != fits:
-        came = tuple(maps.shape) if isinstance(maps, torch.Tensor) else type(maps).__name__
-        raise SightlineError(
-            f"method {_name(method)} returned {came}; a method returns a tensor (B, h, w), here {fits}"
-        )
-    return maps
-
-
-def _name(method: Method) -> str:
-    return getattr(method, "__name__", type(method).__name__)
-
-
-def _status(maps: torch.Tensor, gradients: torch.Tensor) -> tuple[str, ...]:
-    words = np.full(len(maps), OK, dtype=object)
-    words[_true((maps <= 0).all(dim=(1, 2)))] = NO_POSITIVE_EVIDENCE
-    words[_true((gradients == 0).all(dim=(1, 2, 3)))] = ZERO_GRADIENT
-    words[_true(~maps.isfinite().all(dim=(1, 2)))] = NOT_FINITE  # last: it overrules the others
-    return tuple(words)
-
-
-def _true(per_image: torch.Tensor) -> np.ndarray:
-    return per_image.cpu().numpy()
-
-
-def _join(parts: Sequence[Explanation]) -> Explanation:
-    return dataclasses.replace(
-        parts[0],
-        maps=np.concatenate([part.maps for part in parts]),
-        targets=np.concatenate([part.targets for part in parts]),
-        logits=np.concatenate([part.logits for part in parts]),
-        status=tuple(itertools.chain.from_iterable(part.status for part in parts)),
+def _refuse(method: Method, maps: object, fits: tuple) -> None:
+    came = tuple(maps.shape) if isinstance(maps, torch.Tensor) else type(maps).__name__
+    shape = f"({', '.join(map(str, fits))})"
+    raise SightlineError(
+        f"method {method_name(method)} returned {came}; a method returns a tensor (B, h, w), here {shape}"
     )

@@ -17,23 +17,34 @@ from sightline.errors import SightlineError
 COLOR_MAPS = ("inferno", "viridis", "magma", "plasma", "cividis")
 
 
-def heatmap(maps: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def heatmap(maps: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
     """Turn signed maps (B, h, w) into heat maps (B, H, W), float32 in [0, 1]; `size` is (H, W).
 
     ReLU, bilinear resize with half-pixel centres (as torch's `interpolate` with
     `align_corners=False`), division by the map's own maximum. A map without positive evidence,
-    or with a value that is not finite, becomes zeros.
+    or with a value that is not finite, becomes zeros. Volumes (B, d, h, w) become (B, D, H, W).
 
-    Raises SightlineError if `maps` is not (B, h, w).
+    Raises SightlineError if `maps` is neither, or `size` is not of as many lengths.
     """
     maps = np.asarray(maps)
-    if maps.ndim != 3 or 0 in maps.shape[1:]:
+    if maps.ndim not in (3, 4) or 0 in maps.shape[1:]:
         raise SightlineError(f"maps are {maps.shape}; a heat map needs (B, h, w), a single map maps[None]")
-    finite = np.isfinite(maps).all(axis=(1, 2), keepdims=True)
+    if len(size) != maps.ndim - 1:
+        raise SightlineError(f"size is {size} for maps {maps.shape}; it needs {maps.ndim - 1} lengths")
+    axes = tuple(range(1, maps.ndim))
+    finite = np.isfinite(maps).all(axis=axes, keepdims=True)
     heat = np.where(finite, np.maximum(maps, 0), 0).astype(np.float64)  # float64: faint maps do not vanish
-    heat = _resize_matrix(maps.shape[1], size[0]) @ heat @ _resize_matrix(maps.shape[2], size[1]).T
-    top = heat.max(axis=(1, 2), keepdims=True)
+    heat = resize_maps(heat, size)
+    top = heat.max(axis=axes, keepdims=True)
     return (heat / np.where(top > 0, top, 1)).astype(np.float32)  # (B, H, W)
+
+
+def resize_maps(maps: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
+    """Resize maps (B, h, w) or (B, d, h, w) linearly, with half-pixel centres, to `size`; float64."""
+    for axis, target in enumerate(size, start=1):
+        matrix = _resize_matrix(maps.shape[axis], target)
+        maps = np.moveaxis(np.tensordot(matrix, maps, axes=(1, axis)), 0, axis)
+    return maps
 
 
 @functools.lru_cache(maxsize=32)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,14 +26,15 @@ NOT_FINITE = "not finite"
 
 @dataclass(frozen=True, eq=False)
 class Explanation:
-    """Signed maps of one layer, one per image, at the layer's resolution.
+    """Signed maps, one per image, at the resolution of the layer, or of the image where it is about pixels.
 
-    maps: (B, h, w), float32 (float64 from a float64 model); positive where the image speaks for
-    the target class, negative where it speaks against it; in units of the logit.
-    targets: (B,) int64, the class each map is about. logits: (B, C), of the same forward pass.
+    maps: (B, h, w), or (B, d, h, w) of volumes; float32 (float64 from a float64 model); positive where
+    the image speaks for the target class, negative where it speaks against it (some methods never say
+    against). In what units is the method's affair; to compare maps, use `heatmaps`.
+    targets: (B,) int64, the class each map is about. logits: (B, C), of the same images.
     status: one word per map: "ok"; "no positive evidence", nothing in the map is above 0;
     "zero gradient", the logit does not react to this layer; "not finite", NaN or infinity.
-    method, layer: their names. image_size: (H, W) in pixels.
+    method, layer: their names; "input" where no layer was used. image_size: (H, W) or (D, H, W).
     """
 
     maps: np.ndarray
@@ -39,13 +43,15 @@ class Explanation:
     status: tuple[str, ...]
     method: str
     layer: str
-    image_size: tuple[int, int]
+    image_size: tuple[int, ...]
 
     def __len__(self) -> int:
         return len(self.maps)
 
-    def heatmaps(self, size: tuple[int, int] | None = None) -> np.ndarray:
+    def heatmaps(self, size: tuple[int, ...] | None = None) -> np.ndarray:
         """Return heat maps (B, H, W), float32 in [0, 1]; `size` is (H, W), by default the image's.
+
+        Volumes give (B, D, H, W).
 
         A map without positive evidence, or not finite, is all zeros.
         """
@@ -62,7 +68,7 @@ class Explanation:
     def save(self, folder: Path | str) -> None:
         """Write `maps.npz` (every field of this class) and `heatmap-0000.png`, ... into `folder`.
 
-        The folder is made if it is not there; each file is whole or absent.
+        Volumes have no pictures. The folder is made if it is not there; each file is whole or absent.
         """
         from PIL import Image
 
@@ -72,12 +78,60 @@ class Explanation:
         write_atomic(
             folder / "maps.npz", lambda file: np.savez_compressed(file, allow_pickle=False, **fields)
         )
+        if self.maps.ndim != 3:
+            return
         for index, pixels in enumerate(display.colorize(self.heatmaps())):
             image = Image.fromarray(pixels)
             write_atomic(
                 folder / f"heatmap-{index:04d}.png",
                 lambda file, image=image: image.save(file, format="PNG"),
             )
+
+
+def statuses(maps: np.ndarray, zero_gradient: np.ndarray) -> tuple[str, ...]:
+    """Return the word for each map (B, h, w); zero_gradient: (B,) bool."""
+    flat = maps.reshape(len(maps), -1)
+    words = np.full(len(maps), OK, dtype=object)
+    words[(flat <= 0).all(axis=1)] = NO_POSITIVE_EVIDENCE
+    words[zero_gradient] = ZERO_GRADIENT
+    words[~np.isfinite(flat).all(axis=1)] = NOT_FINITE  # last: it overrules the others
+    return tuple(words)
+
+
+def explanation_of(
+    maps: torch.Tensor,
+    gradients: torch.Tensor | None,
+    targets: torch.Tensor,
+    logits: torch.Tensor,
+    images: torch.Tensor,
+    method: str,
+    layer: str,
+) -> Explanation:
+    """Return the maps (B, h, w) with their status; gradients: (B, K, h, w), None where none were needed."""
+    values = maps.detach().cpu().numpy()
+    silent = np.zeros(len(maps), dtype=bool)
+    if gradients is not None:
+        silent = (gradients == 0).flatten(1).all(dim=1).cpu().numpy()
+    return Explanation(
+        maps=values,
+        targets=targets.cpu().numpy(),
+        logits=logits.detach().cpu().numpy(),
+        status=statuses(values, silent),
+        method=method,
+        layer=layer,
+        image_size=tuple(images.shape[2:]),
+    )
+
+
+def join(parts: Sequence[Explanation]) -> Explanation:
+    """Return one explanation of the images of all parts, in order."""
+    return dataclasses.replace(
+        parts[0],
+        maps=np.concatenate([part.maps for part in parts]),
+        targets=np.concatenate([part.targets for part in parts]),
+        logits=np.concatenate([part.logits for part in parts]),
+        status=tuple(itertools.chain.from_iterable(part.status for part in parts)),
+    )
 
 
 def _pixels(images: torch.Tensor | np.ndarray) -> np.ndarray:

@@ -2,7 +2,7 @@
 
     with recorded(model, {"layer3": model.layer3}) as outputs:
         logits = model(images)
-        gradients = gradients_of(logits[:, 0].sum(), outputs)
+    gradients = gradients_of(logits, torch.ones_like(logits), outputs)
 
 The first recorded layer's output becomes a leaf. What runs before it builds no graph, so the
 cost is a forward pass and a backward pass from the logits to that layer only: nothing is
@@ -26,22 +26,35 @@ Visit = Callable[[str, tuple, object], torch.Tensor | None]
 
 
 @contextlib.contextmanager
-def hooked(model: nn.Module, layers: Mapping[str, nn.Module], visit: Visit) -> Iterator[None]:
-    """Call `visit` after each run of each layer, in evaluation mode and without gradients.
+def at_rest(model: nn.Module) -> Iterator[None]:
+    """Put the model in evaluation mode, uncompiled, with gradients off (they may be switched on inside).
 
-    On leaving, also by an exception, everything is as before: hooks, the mode of every
-    submodule, grad mode, and the random state of PyTorch.
+    On leaving, also by an exception, everything is as before: the mode of every submodule, grad
+    mode, and the random state of PyTorch.
     """
-    handles = []
     random_state = torch.random.fork_rng(_cuda_devices(model))
-    with torch.inference_mode(False), torch.no_grad(), random_state, evaluating(model):
-        try:
-            for name, layer in layers.items():
-                handles.append(layer.register_forward_hook(functools.partial(_call, visit, name)))
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
+    with torch.inference_mode(False), torch.no_grad(), random_state, evaluating(model), _eager(model):
+        yield
+
+
+@contextlib.contextmanager
+def hooks(layers: Mapping[str, nn.Module], visit: Visit) -> Iterator[None]:
+    """Call `visit` after each run of each layer, and remove every hook on leaving."""
+    handles = []
+    try:
+        for name, layer in layers.items():
+            handles.append(layer.register_forward_hook(functools.partial(_call, visit, name)))
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextlib.contextmanager
+def hooked(model: nn.Module, layers: Mapping[str, nn.Module], visit: Visit) -> Iterator[None]:
+    """Call `visit` after each run of each layer of the model `at_rest`."""
+    with at_rest(model), hooks(layers, visit):
+        yield
 
 
 def _call(visit: Visit, name: str, layer: nn.Module, inputs: tuple, output: object) -> torch.Tensor | None:
@@ -50,6 +63,13 @@ def _call(visit: Visit, name: str, layer: nn.Module, inputs: tuple, output: obje
 
 def _cuda_devices(model: nn.Module) -> list[int]:
     return sorted({tensor.device.index for tensor in model.parameters() if tensor.is_cuda})
+
+
+def _eager(model: nn.Module) -> contextlib.AbstractContextManager:
+    # Compiled code may not see hooks that came after it; without any, the compiler is not even imported.
+    if any(module._compiled_call_impl is not None for module in model.modules()):
+        return torch.compiler.set_stance("force_eager")
+    return contextlib.nullcontext()
 
 
 @contextlib.contextmanager
@@ -83,14 +103,25 @@ def recorded(model: nn.Module, layers: Mapping[str, nn.Module]) -> Iterator[dict
         yield outputs
 
 
-def gradients_of(score: torch.Tensor, outputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Return the gradient of the scalar `score` with respect to each recorded output, by name.
+def gradients_of(
+    logits: torch.Tensor,
+    weights: torch.Tensor,
+    outputs: Mapping[str, torch.Tensor],
+    *,
+    keep_graph: bool = False,
+) -> dict[str, torch.Tensor]:
+    """Return the gradient of sum(weights * logits) with respect to each recorded output, by name.
 
-    Raises SightlineError if the score does not depend on one of them.
+    weights: (B, C) like the logits. No image depends on another, so each gets the gradient of its own
+    row. keep_graph: let a further backward pass follow.
+
+    Raises SightlineError if the logits do not depend on one of the outputs.
     """
     gradients: tuple[torch.Tensor | None, ...] = (None,) * len(outputs)
-    if score.requires_grad:
-        gradients = torch.autograd.grad(score, list(outputs.values()), allow_unused=True)
+    if logits.requires_grad:
+        gradients = torch.autograd.grad(
+            logits, list(outputs.values()), weights.to(logits), allow_unused=True, retain_graph=keep_graph
+        )
     found = {}
     for name, gradient in zip(outputs, gradients, strict=True):
         if gradient is None:

@@ -2,27 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from sightline.errors import SightlineError
 from sightline.explain.arguments import as_input, check_images
-from sightline.explain.hooks import hooked
+from sightline.explain.head import find_head
+from sightline.explain.hooks import at_rest, hooked
+from sightline.explain.subject import Score, Subject, subject_of, widened
+from sightline.explain.tokens import Grid, find_grid
+from sightline.models.layers import find_layer, layer_name
 
-Grid = tuple[int, int]
+Layer = str | nn.Module
+Size = tuple[int, ...]  # (h, w) or (d, h, w)
 
 
-def target_layer(model: nn.Module, images: torch.Tensor, minimum: int = 5) -> str:
+def target_layer(
+    model: nn.Module, images: torch.Tensor, minimum: int = 5, *, score: Score | None = None
+) -> str:
     """Return the name of the deepest layer whose map has at least `minimum` x `minimum` cells.
 
-    images: float (B, C, H, W); one forward pass is made, with the first.
+    images: float (B, C, H, W), or (B, C, D, H, W); one forward pass is made, with the first.
+    score: as for `explain`.
 
     Depth is read from the grid: the coarsest one that is large enough. Among the layers with that
     grid, whole stages go before their parts, and late before early. So ResNet-18 gives "layer3"
     (8x8) for images of 32 pixels and "layer4" (7x7) for images of 224. No candidate is what runs
     before the first weights (normalisation), what enlarges its input, or what runs several times.
+
+    In a transformer, where maps end with the patch embedding, it is the last normalisation of tokens
+    whose patches the logit of the predicted class still reacts to, at the cost of one more pass: the
+    one before the last attention where a class token is read, the final one where patches are pooled.
 
     If no grid is that large, the largest one that there is serves: read `maps.shape`.
 
@@ -33,64 +47,149 @@ def target_layer(model: nn.Module, images: torch.Tensor, minimum: int = 5) -> st
     '1'
     """
     check_images(images)
-    seen = _observe(model, images)
-    grids = {name: run.grid for name, run in seen.items() if run.serves and run.grid and max(run.grid) > 1}
-    if not grids:
+    subject = subject_of(model, score)
+    with at_rest(subject.model):
+        return choose_layer(subject, as_input(subject.model, images[:1]), minimum)
+
+
+def choose_layer(subject: Subject, images: torch.Tensor, minimum: int = 5) -> str:
+    """What `target_layer` finds, for a subject and images that were checked."""
+    _, seen = observe(subject, images)
+    served = {name: run for name, run in seen.items() if run.serves and run.cells > 1}
+    if not served:
         raise SightlineError(
-            f"{type(model).__name__} has no layer with a map (B, K, h, w) larger than 1x1; "
-            "explain needs a network with convolutions"
+            f"{type(subject.model).__name__} has no layer with a map (B, K, h, w) larger than 1x1; "
+            "explain needs a network with convolutions, or tokens and grid="
         )
-    large = [grid for grid in grids.values() if min(grid) >= minimum]
+    order = list(served)
+    maps = [name for name in order if not served[name].tokens]
+    norms = [name for name in order if served[name].tokens and _is_norm(subject.model, name)]
+    if norms and (not maps or order.index(norms[-1]) > order.index(maps[-1])):
+        large = [name for name in norms if min(served[name].size) >= minimum]
+        return _last_with_gradient(subject, images, large or norms)
+    grids = {name: served[name].size for name in maps or order}
+    large = [size for size in grids.values() if min(size) >= minimum]
     chosen = min(large, key=_cells) if large else max(grids.values(), key=_cells)
-    fitting = [name for name, grid in grids.items() if grid == chosen]  # in the order in which they ended
-    nesting = {name: _nesting(name, seen) for name in fitting}
-    return [name for name in fitting if nesting[name] == min(nesting.values())][-1]
+    fitting = [name for name, size in grids.items() if size == chosen]  # in the order in which they ended
+    return outermost(fitting, seen)[-1]
 
 
-def spatial_layers(model: nn.Module, images: torch.Tensor) -> list[str]:
+def name_of(model: nn.Module, layer: Layer | None) -> str | None:
+    """Return the name of a layer that exists; None stays."""
+    if isinstance(layer, str):
+        find_layer(model, layer)
+        return layer
+    return None if layer is None else layer_name(model, layer)
+
+
+def spatial_layers(subject: Subject, images: torch.Tensor) -> list[str]:
     """Return the outermost layers with a map of more than one cell, in the order in which they ran."""
-    seen = _observe(model, images)
-    return [
-        name
-        for name, run in seen.items()
-        if run.serves and run.grid and max(run.grid) > 1 and not _nesting(name, seen)
-    ]
+    _, seen = observe(subject, images)
+    return [name for name, run in seen.items() if run.serves and run.cells > 1 and not _nesting(name, seen)]
+
+
+def as_maps(
+    subject: Subject, name: str, output: torch.Tensor, grid: Grid | None, images: torch.Tensor
+) -> torch.Tensor:
+    """Return a layer's output as maps (B, K, h, w), float32 or float64.
+
+    Raises SightlineError if they are none, or of a single cell.
+    """
+    maps = output if grid is None else grid(output)
+    if maps.ndim != images.ndim or maps.shape[2:].numel() == 1 or len(maps) != len(output):
+        known = ", ".join(spatial_layers(subject, images)) or "none"
+        came = f"which grid turned into {tuple(maps.shape)}, " if grid else ""
+        hint = "; for tokens pass grid=, a function from them to (B, K, h, w)" if maps.ndim == 3 else ""
+        raise SightlineError(
+            f"layer {name!r} returns {tuple(output.shape)}, {came}no map (B, K, h, w) of more than one "
+            f"cell; layers with a map: {known}{hint}"
+        )
+    return widened(maps)
 
 
 @dataclass
-class _Run:
-    grid: Grid | None  # (h, w) of the output; None if it is not (B, K, h, w)
-    serves: bool  # as a target layer
+class Run:
+    """What a module put out. size: of its map, () if it is none. tokens: it took a grid to see one.
+
+    serves: as a target layer. pooled: the mean over the cells, (1, K).
+    """
+
+    size: Size
+    tokens: bool
+    serves: bool
+    pooled: torch.Tensor | None
+
+    @property
+    def cells(self) -> int:
+        return _cells(self.size) if self.size else 0  # the product of no lengths is 1
 
 
-def _observe(model: nn.Module, images: torch.Tensor) -> dict[str, _Run]:
-    """Run the first image and return what each module put out, in the order in which they ended."""
-    layers = {name: module for name, module in model.named_modules() if name}
-    seen: dict[str, _Run] = {}
+def head_layer(subject: Subject, images: torch.Tensor) -> str | None:
+    """Return the layer that is pooled for a linear head, outermost and latest; None if there is none."""
+    logits, seen = observe(subject, images)
+    fitting = [
+        name
+        for name, run in seen.items()
+        if run.serves and run.cells > 1 and run.pooled is not None and find_head(subject, run.pooled, logits)
+    ]
+    return outermost(fitting, seen)[-1] if fitting else None
+
+
+def observe(subject: Subject, images: torch.Tensor) -> tuple[torch.Tensor, dict[str, Run]]:
+    """Run the first image: its logits, and what each module put out in the order in which they ended."""
+    layers = {name: module for name, module in subject.model.named_modules() if name}
+    seen: dict[str, Run] = {}
     learned = False
 
     def note(name: str, inputs: tuple, output: object) -> None:
         nonlocal learned
         learned = learned or any(parameter.ndim > 1 for parameter in layers[name].parameters())
-        grid, before = _grid(output), _grid(inputs[0] if inputs else None)
-        enlarged = grid is not None and before is not None and _cells(grid) > _cells(before)
-        seen[name] = _Run(grid, serves=learned and not enlarged and name not in seen)
+        maps, tokens = None, False
+        if isinstance(output, torch.Tensor) and output.is_floating_point() and output.ndim > 2:
+            grid = find_grid(subject.model, layers[name], output, images.shape[2:])
+            maps, tokens = (output, False) if grid is None else (grid(output), True)
+        if maps is None or maps.ndim != images.ndim:
+            seen[name] = Run((), False, False, None)
+            return
+        before = inputs[0].shape[2:] if inputs and isinstance(inputs[0], torch.Tensor) else torch.Size()
+        enlarged = not tokens and len(before) == maps.ndim - 2 and before.numel() < maps.shape[2:].numel()
+        serves = learned and not enlarged and name not in seen
+        seen[name] = Run(tuple(maps.shape[2:]), tokens, serves, widened(maps.flatten(2).mean(2)))
 
-    with hooked(model, layers, note):
-        model(as_input(model, images[:1]))
-    return seen
+    with hooked(subject.model, layers, note):
+        logits = subject.logits(images[:1])
+    return logits, seen
 
 
-def _grid(value: object) -> Grid | None:
-    return (value.shape[2], value.shape[3]) if isinstance(value, torch.Tensor) and value.ndim == 4 else None
+def _is_norm(model: nn.Module, name: str) -> bool:
+    return isinstance(model.get_submodule(name), nn.LayerNorm | nn.RMSNorm)
 
 
-def _cells(grid: Grid) -> int:
-    return grid[0] * grid[1]
+def _last_with_gradient(subject: Subject, images: torch.Tensor, names: Sequence[str]) -> str:
+    layers = {name: subject.model.get_submodule(name) for name in names}
+    logits, outputs = subject.record(images[:1], layers)
+    predicted = F.one_hot(logits.argmax(dim=1), logits.shape[1]).to(logits)
+    gradients = torch.autograd.grad(logits, list(outputs.values()), predicted, materialize_grads=True)
+    found = names[-1]
+    for name, gradient in zip(outputs, gradients, strict=True):
+        grid = find_grid(subject.model, layers[name], gradient, images.shape[2:])
+        if grid and grid(gradient).any():
+            found = name
+    return found
 
 
-def _nesting(name: str, seen: dict[str, _Run]) -> int:
+def _cells(size: Size) -> int:
+    return torch.Size(size).numel()
+
+
+def outermost(names: Sequence[str], seen: dict[str, Run]) -> list[str]:
+    """Return those of the names that lie in the fewest modules that put out a map themselves."""
+    nesting = {name: _nesting(name, seen) for name in names}
+    return [name for name in names if nesting[name] == min(nesting.values())]
+
+
+def _nesting(name: str, seen: dict[str, Run]) -> int:
     """Count the modules around `name` that put out a map themselves."""
     parts = name.split(".")
     around = (".".join(parts[:count]) for count in range(1, len(parts)))
-    return sum(outer in seen and seen[outer].grid is not None for outer in around)
+    return sum(outer in seen and bool(seen[outer].size) for outer in around)

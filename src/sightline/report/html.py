@@ -15,7 +15,7 @@ from markupsafe import Markup
 
 from sightline.errors import SightlineError
 from sightline.files import write_text
-from sightline.report import explained, inputs, learning, mistakes, overview
+from sightline.report import belief, explained, inputs, learning, mistakes, overview
 from sightline.report.figures import write_figures
 from sightline.report.load import ReportData, load_report_data
 from sightline.report.sections import Section
@@ -31,6 +31,7 @@ SECTIONS = (
     mistakes.costly_section,
     explained.mistakes_section,
     explained.correct_section,
+    belief.belief_section,
     learning.curves_section,
     learning.learning_rate_section,
     learning.range_test_section,

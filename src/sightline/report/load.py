@@ -70,6 +70,7 @@ class ReportData:
     method: str
     main_layer: str
     galleries: dict[str, Gallery]
+    faithfulness: dict[str, Any]
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -105,6 +106,9 @@ def load_report_data(run_folder: str | Path) -> ReportData:
         samples=_read(folder / "samples.npz", _samples, required=False),
         method=explained.get("method", ""),
         main_layer=explained.get("main_layer", ""),
+        faithfulness=_json(
+            folder / "faithfulness.json", ("methods", "measures", "best", "layer"), required=False
+        ),
         galleries=galleries or {},
     )
     _check(data, folder)

@@ -213,7 +213,6 @@ def _curves(figure: Figure, table: pd.DataFrame) -> None:
     for k, axes in enumerate(figure.axes):
         axes.set_subplotspec(cells[k])
         axes.set_ylabel(labels[k])
-        axes.legend(frameon=False)  # inside: there is no room above for two of them
 
 
 def _words(figure: Figure, text: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ def explained_layers(model: nn.Module, data: Dataset, recipe: Recipe) -> list[st
 
     Raises SightlineError for a layer that the model does not have or that has no map.
     """
-    first = _pictures(data.test, np.arange(1))
+    first = pictures(data.test, np.arange(1))
     main = recipe.analysis.layer or target_layer(model, first)
     layers = list(dict.fromkeys([main, *recipe.analysis.layers]))
     explain_layers(model, first, layers=layers)
@@ -32,12 +33,18 @@ def explained_layers(model: nn.Module, data: Dataset, recipe: Recipe) -> list[st
 
 
 def explain_galleries(
-    folder: Path, model: nn.Module, data: Dataset, predictions: Predictions, recipe: Recipe
-) -> str:
-    """Write `explanations.npz` and `explanations.json`: Grad-CAM of the costliest mistakes and of some
-    correct predictions, for the predicted and the true class; return the main layer."""
+    folder: Path,
+    model: nn.Module,
+    data: Dataset,
+    predictions: Predictions,
+    recipe: Recipe,
+    *,
+    layers: Sequence[str],
+    method: str,
+) -> None:
+    """Write `explanations.npz` and `explanations.json`: maps of the costliest mistakes and of some
+    correct predictions, for the predicted and the true class."""
     wanted = recipe.analysis
-    layers = explained_layers(model, data, recipe)
     generator = np.random.default_rng(recipe.training.seed)
     right = np.flatnonzero(predictions.correct)
     galleries = {
@@ -45,17 +52,20 @@ def explain_galleries(
         "correct": np.sort(generator.permutation(right)[: wanted.correct]),
     }
     arrays: dict[str, Any] = {}
+    shown = list(layers)
     for name, index in galleries.items():
         arrays |= {f"{name}/index": index, f"{name}/images": data.test.images[index]}
         if not len(index):
             continue
         for target, classes in (("predicted", predictions.predicted), ("label", predictions.labels)):
-            found = explain_layers(model, _pictures(data.test, index), classes[index], layers=layers)
-            arrays |= {f"{name}/{layer}/{target}": found[layer].maps for layer in layers}
+            images = pictures(data.test, index)
+            found = explain_layers(model, images, classes[index], layers=layers, method=method)
+            arrays |= {f"{name}/{layer}/{target}": one.maps for layer, one in found.items()}
+            shown = list(found)  # of a method that looks at the image alone: "input"
     write_atomic(folder / "explanations.npz", lambda file: np.savez_compressed(file, **arrays))
-    card = {"method": "Grad-CAM", "main_layer": layers[0], "layers": layers}
+    title = "Grad-CAM" if method == "grad_cam" else method.replace("_", " ")
+    card = {"method": title, "name": method, "main_layer": shown[0], "layers": shown}
     write_text(folder / "explanations.json", json.dumps(card, indent=2))
-    return layers[0]
 
 
 def sample_images(folder: Path, data: Dataset, recipe: Recipe) -> None:
@@ -96,11 +106,12 @@ def measure(
     }
     if data.truth is not None:
         train = predict(model, data.train, precision=recipe.training.precision)
-        images = _pictures(data.test, np.arange(len(data.test)))
+        images = pictures(data.test, np.arange(len(data.test)))
         heat = explain(model, images, predictions.predicted, layer=layer).heatmaps()
         metrics["planted"] = check_planted(data.truth, train, predictions, heat)
     return metrics
 
 
-def _pictures(split: Split, index: np.ndarray) -> torch.Tensor:
+def pictures(split: Split, index: np.ndarray) -> torch.Tensor:
+    """Return the images at `index` as `explain` takes them."""
     return to_float(split.images[index])

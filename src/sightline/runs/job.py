@@ -24,6 +24,7 @@ from sightline.models import choose_device, choose_precision, load_model, save_m
 from sightline.predictions import Predictions, predict, write_predictions
 from sightline.report import write_report
 from sightline.runs.analysis import explain_galleries, explained_layers, measure, sample_images
+from sightline.runs.belief import measure_belief
 from sightline.runs.folder import describe_environment, new_folder
 from sightline.runs.record import Run, recipe_data, recipe_model
 from sightline.training import (
@@ -166,10 +167,15 @@ def analyze(run: Run, data: Dataset, *, device: str = "auto", reporter: Reporter
     seconds = {"predict": time.perf_counter() - started}
     write_predictions(run.folder / "predictions.parquet", predictions)
     started = time.perf_counter()
-    layer = explain_galleries(run.folder, model, data, predictions, run.recipe)
+    layers = explained_layers(model, data, run.recipe)
+    wanted, method = run.recipe.analysis, run.recipe.analysis.method
+    if wanted.compare_images:
+        found = measure_belief(run.folder, model, data, predictions, run.recipe, layer=layers[0])
+        method = found["best"] if method == "auto" else method
+    explain_galleries(run.folder, model, data, predictions, run.recipe, layers=layers, method=method)
     sample_images(run.folder, data, run.recipe)
     seconds["explain"] = time.perf_counter() - started
-    metrics = measure(run.recipe, model, data, predictions, layer=layer, epoch=card["epoch"])
+    metrics = measure(run.recipe, model, data, predictions, layer=layers[0], epoch=card["epoch"])
     metrics["seconds"] = {"train": float(run.history["seconds"].to_numpy().sum()), **seconds}
     write_text(run.folder / "metrics.json", json.dumps(metrics, indent=2, allow_nan=False))
     wrong = metrics["mistakes"]

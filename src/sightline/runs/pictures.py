@@ -26,12 +26,14 @@ def explain_pictures(
     out: Path | None = None,
     target: str | None = None,
     layer: str | None = None,
+    method: str | None = None,
     device: str = "auto",
 ) -> list[dict[str, Any]]:
     """Classify pictures with the model of a run and write `NAME-heatmap.png` for each into `out`.
 
     Pictures are brought to the model's size as image folders are. target: a class name, by default the
-    predicted one. layer: by default the run's main one. Returns for each picture a dict of image,
+    predicted one. layer: by default the run's main one. method: a name of `explain.METHODS`, by default the
+    run's; "auto" is the one that its analysis found most faithful. Returns for each picture a dict of image,
     predicted, top (five classes with probabilities), explained, status, heatmap (a path).
 
     Raises SightlineError if a picture cannot be read, before anything is written, or for an unknown
@@ -49,7 +51,8 @@ def explain_pictures(
         model,
         to_float(pixels),
         None if target is None else names.index(target),
-        layer=layer or _main_layer(folder),
+        layer=layer or _card(folder, "explanations.json").get("main_layer"),
+        method=_method(folder, method),
     )
     predictions = Predictions(found.logits, found.targets, names)
     overlays = overlay(pixels, found.heatmaps())
@@ -67,6 +70,7 @@ def explain_pictures(
                     {"class": names[k], "probability": float(predictions.probabilities[i, k])} for k in best
                 ],
                 "explained": names[found.targets[i]],
+                "method": found.method,
                 "layer": found.layer,
                 "status": found.status[i],
                 "heatmap": str(place),
@@ -75,10 +79,22 @@ def explain_pictures(
     return rows
 
 
-def _main_layer(folder: Path) -> str | None:
-    """The layer that the analysis of the run explained; None before there was one."""
-    card = folder / "explanations.json"
-    return json.loads(card.read_text(encoding="utf-8"))["main_layer"] if card.exists() else None
+def _method(folder: Path, asked: str | None) -> str:
+    if asked == "auto":
+        best = _card(folder, "faithfulness.json").get("best")
+        if best is None:
+            raise SightlineError(
+                f"{folder} has no comparison of methods, which method auto needs; set "
+                "analysis.compare_images and analyze it again, or name a method"
+            )
+        return best
+    return asked or _card(folder, "explanations.json").get("name", "grad_cam")
+
+
+def _card(folder: Path, name: str) -> dict[str, Any]:
+    """What the analysis of the run left in the file `name`; nothing before there was one."""
+    path = folder / name
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
 def _places(pictures: Sequence[Path], out: Path) -> list[Path]:

@@ -68,7 +68,9 @@ class TrainingSection(Section):
 class AnalysisSection(Section):
     """What the analysis shows. layer: "" is the deepest of at least 5x5; layers: further ones to explain.
 
-    range_test: whether to run the learning-rate range test before training.
+    method: a name of `explain.METHODS`, or "auto" for the most faithful of those compared. compare: the
+    methods to compare on `compare_images` test images, 0 for none. range_test: whether to run the
+    learning-rate range test before training.
     """
 
     mistakes: CountOrZero = 20
@@ -76,6 +78,9 @@ class AnalysisSection(Section):
     samples: CountOrZero = 20
     layer: str = ""
     layers: tuple[str, ...] = ()
+    method: str = "grad_cam"
+    compare: tuple[str, ...] = ("grad_cam", "hires_cam", "layer_cam", "eigen_cam", "ablation_cam")
+    compare_images: CountOrZero = 32
     range_test: bool = False
 
 
@@ -205,11 +210,12 @@ def check_recipe(table: Mapping[str, Any]) -> Recipe:
 
 
 def _without_tuples(table: Mapping[str, Any]) -> dict[str, Any]:
-    # Strict validation takes a tuple for `layers`, and TOML has only lists.
+    # Strict validation wants tuples for `layers` and `compare`, and TOML has only lists.
     copied = {key: dict(value) if isinstance(value, dict) else value for key, value in table.items()}
     analysis = copied.get("analysis")
-    if isinstance(analysis, dict) and isinstance(analysis.get("layers"), list):
-        analysis["layers"] = tuple(analysis["layers"])
+    if isinstance(analysis, dict):
+        lists = {key: tuple(value) for key, value in analysis.items() if isinstance(value, list)}
+        copied["analysis"] = analysis | lists
     return copied
 
 
