@@ -88,10 +88,10 @@ def test_the_facade_is_this_list_of_names():
     assert sorted(sightline.__all__) == [
         "Augmentation", "Dataset", "Explanation", "History", "METHODS", "MODELS", "OPTIMIZERS",
         "Predictions", "RECIPES", "Run", "SCHEDULES", "SightlineError", "Split", "class_maps",
-        "compare_methods", "create_model", "explain", "explain_difference", "find_learning_rate", "fit", "load_data", "load_recipe", "load_run",
-        "plot_class_accuracy", "plot_confusion", "plot_curves", "plot_explanations", "plot_images",
-        "plot_learning_rate", "plot_mistakes", "plot_range_test", "predict", "preflight", "rank_mistakes", "run",
-        "summarize", "to_float", "write_report",
+        "compare_methods", "create_model", "explain", "explain_difference", "find_learning_rate", "fit",
+        "load_data", "load_recipe", "load_run", "plot_class_accuracy", "plot_confusion", "plot_curves",
+        "plot_explanations", "plot_images", "plot_learning_rate", "plot_mistakes", "plot_range_test",
+        "predict", "preflight", "rank_mistakes", "run", "summarize", "to_float", "write_report",
     ]  # fmt: skip
     for name in sightline.__all__:
         assert not isinstance(getattr(sightline, name), types.ModuleType), name

@@ -51,7 +51,7 @@ def test_a_run_leaves_these_files(run):
     assert set(names(run.folder)) == {
         "recipe.toml", "environment.json", "data.json", "history.csv", "steps.csv", "model.safetensors",
         "model.json", "checkpoint.pt", "predictions.parquet", "metrics.json", "explanations.npz",
-        "explanations.json", "samples.npz", "figures", "report.html",
+        "explanations.json", "samples.npz", "faithfulness.json", "figures", "report.html",
     }  # fmt: skip
     assert {p.name for p in (run.folder / "figures").iterdir()} >= {
         "loss.png",

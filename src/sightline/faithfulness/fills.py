@@ -14,7 +14,7 @@ import torch
 Fill = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
 NOISE = 0.01  # Rong 2022: enough to hide that imputed pixels are an exact mean of their neighbours
-TOLERANCE = 1e-4  # per pixel: a hundredth of the noise that is added
+TOLERANCE = 1e-6
 
 
 def zero(images: torch.Tensor, removed: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
@@ -47,7 +47,7 @@ def noisy_linear_imputation(images: torch.Tensor, removed: torch.Tensor, noise: 
 
     Direct neighbours weigh 1/6 and diagonal ones 1/12 (renormalised at the border); removed
     neighbours are unknowns as well, which makes a sparse linear system. It is solved by conjugate
-    gradients for all images and channels at once, each to a residual of 1e-4 per pixel. An image
+    gradients for all images and channels at once, each to a residual of 1e-6 per pixel. An image
     with nothing left becomes its own mean.
     """
     return _impute(images, removed) + NOISE * noise
