@@ -109,6 +109,8 @@ def write_range_test(folder: str | Path) -> Path:
         suggestions = {name: float(value) for name, value in card["suggestions"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         reason = " ".join(str(error).split())[:120]
+        if isinstance(error, OSError):  # without its path, which stands in the message already
+            reason = f"{Path(error.filename or '').name}: {error.strerror}"
         raise SightlineError(f"{folder} holds no whole range test ({reason}); run it again") from error
     drawing = partial(charts.range_test, table=table, suggestions=suggestions)
     return Plot(drawing).save(folder / "range_test.png")
