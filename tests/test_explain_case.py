@@ -155,8 +155,18 @@ def test_a_methods_first_read_makes_one_pass_for_everything():
     explain(model, pictures(4), layer="layer3", method=method)
     assert model.passes == 1
     explain(model, pictures(4), method=method, batch_size=2)
-    # The first batch: logits, the choice of a layer, and its record; the second knows the layer.
-    assert model.passes == 1 + 3 + 1
+    # The first batch: the choice of a layer, and its record; the second knows the layer.
+    assert model.passes == 1 + 2 + 1
+
+
+def test_logits_first_read_inside_a_precision_of_the_methods_own_are_in_full_precision():
+    def method(case):
+        with torch.autocast("cpu", torch.bfloat16):
+            return case.score(case.images)[:, None, None] * case.images.mean(1)
+
+    model, images = seeded(Staged), pictures()
+    with torch.no_grad():
+        np.testing.assert_allclose(explain(model, images, method=method).logits, model(images), rtol=1e-5)
 
 
 def test_only_a_layer_that_was_read_is_named():

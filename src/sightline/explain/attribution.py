@@ -124,14 +124,13 @@ def _explain(
 
 
 def _by_case(case: Case, method: OfCase) -> Explanation:
-    targets = case.targets  # now: later would be inside hooks and contexts of the method's own
     maps = method(case)
     fits = isinstance(maps, torch.Tensor) and maps.ndim == case.images.ndim - 1 and maps.numel() > 0
     if not fits or len(maps) != len(case.images):
         _refuse(method, maps, (len(case.images), "h", "w", "d")[: case.images.ndim - 1])
     gradients = vars(case).get("gradients")
     return explanation_of(
-        maps, gradients, targets, case.logits, case.images, method_name(method), case.used or "input"
+        maps, gradients, case.targets, case.logits, case.images, method_name(method), case.used or "input"
     )
 
 

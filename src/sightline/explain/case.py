@@ -39,8 +39,8 @@ class Case:
     wanted, asked, given: classes, layer and token grid as the caller of `explain` put them, None to
     choose; a method reads `targets`, `layer` and `activations`. batch_size: see `chunks`.
 
-    Logits and targets are there when the method starts, and so is the layer's output if a layer was
-    asked for; whatever else takes a pass is made when it is first read, and kept.
+    Whatever takes a pass is made when it is first read, and kept: logits and targets come with the
+    pass that a method needs anyway, `look` or `record`, if that is what it asks for first.
     """
 
     subject: Subject
@@ -74,7 +74,8 @@ class Case:
         """(B, C), float32 or float64, without graph."""
         if self.asked or "_name" in vars(self):
             return self._pass[0].detach()
-        with torch.no_grad():
+        # Where a method is the first to ask, it may do so inside a precision of its own.
+        with torch.no_grad(), torch.autocast(self.images.device.type, enabled=False):
             return self.subject.logits(self.images)
 
     @cached_property
@@ -90,6 +91,17 @@ class Case:
         """
         classes = self.targets if rows is None else self.targets[rows]
         return self.subject.logits(images).gather(1, classes[:, None])[:, 0]
+
+    def look(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the images as a leaf, and the target's logit of each (B,), joined to them by a graph.
+
+        One forward pass, which gives `logits` as well if nothing did before.
+        """
+        with torch.enable_grad():
+            images = self.images.detach().requires_grad_()
+            logits = self.subject.logits(images)
+            vars(self).setdefault("logits", logits.detach())
+            return images, logits.gather(1, self.targets[:, None])[:, 0]
 
     def chunks(self, count: int) -> Iterator[slice]:
         """Yield slices of at most `batch_size` that cover range(count): one pass each."""

@@ -28,7 +28,7 @@ from torch import nn
 
 from sightline.explain.case import Case
 from sightline.explain.hooks import hooks
-from sightline.explain.input_gradients import gradients
+from sightline.explain.input_gradients import gradient
 from sightline.explain.scaling import resize, to_unit
 from sightline.explain.subject import widened
 
@@ -36,9 +36,10 @@ from sightline.explain.subject import widened
 def full_grad(case: Case) -> torch.Tensor:
     """Return the FullGrad map (B, H, W), nowhere negative (Srinivas & Fleuret 2019, eq. 8).
 
-    One forward and one backward pass for all terms; each is reduced as soon as its gradient is
-    there. Terms without a grid, such as the head's bias, are not in the map, as in the paper's code.
-    Biases that a module adds in its own `forward`, not by a layer, are not seen.
+    One forward and one backward pass for all terms, and one run on zeros of the layers with a bias;
+    each term is reduced as soon as its gradient is there. Terms without a grid, such as the head's
+    bias, are not in the map, as in the paper's code. Biases that a module adds in its own `forward`,
+    not by a layer, are not seen.
     """
     maps = torch.zeros_like(widened(case.images[:, 0]))  # (B, H, W)
 
@@ -59,25 +60,21 @@ def each_term(case: Case, take: Callable[[torch.Tensor], None]) -> None:
     layers = {name: layer for name, layer in case.model.named_modules() if _may_hold_bias(layer)}
 
     def watch(name: str, inputs: tuple, output: object) -> None:
-        if not (
-            isinstance(output, torch.Tensor) and output.requires_grad and inputs and _is_floats(inputs[0])
-        ):
+        if not (isinstance(output, torch.Tensor) and output.requires_grad):
+            return
+        if len(inputs) != 1 or not isinstance(inputs[0], torch.Tensor) or not inputs[0].is_floating_point():
             return
         with torch.no_grad():  # not layer(...), which would call this hook again
             bias = layers[name].forward(torch.zeros_like(inputs[0][:1]))  # (1, K, ...)
         if bias.any():
-            output.register_hook(lambda gradient: take(bias * gradient))
+            output.register_hook(lambda slope: take(bias * slope))
 
     with hooks(layers, watch):
-        gradient = gradients(case, case.images[None])[0]
-    take(case.images * gradient)
+        slope = gradient(case)
+    take(case.images * slope)
 
 
 def _may_hold_bias(layer: nn.Module) -> bool:
     """Leaves with a buffer, or a parameter other than a weight: none of the usual activation functions."""
     parameters = {name for name, _ in layer.named_parameters(recurse=False)} - {"weight"}
     return bool(parameters or [*layer.buffers(recurse=False)]) and not [*layer.children()]
-
-
-def _is_floats(value: object) -> bool:
-    return isinstance(value, torch.Tensor) and value.is_floating_point()

@@ -38,14 +38,14 @@ Rule = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 # Rectifiers other than ReLU, as autograd names them: for these the two papers define nothing.
 _OTHER_RECTIFIERS = {
-    *("Gelu", "Silu", "Mish", "Elu", "LeakyRelu", "PreluKernel", "RreluWithNoise"),
+    *("Gelu", "Silu", "Mish", "Elu", "Celu", "LeakyRelu", "PreluKernel", "RreluWithNoise"),
     *("Hardtanh", "Hardswish", "Softplus", "Threshold"),
 }
 
 
 def saliency(case: Case) -> torch.Tensor:
     """Return max_c |dy/dx_c|, (B, H, W), not negative (Simonyan 2014, section 3.1)."""
-    return strongest(gradients(case, case.images[None])[0])
+    return strongest(gradient(case))
 
 
 def integrated_gradients(
@@ -81,7 +81,7 @@ def guided_backprop(case: Case) -> torch.Tensor:
 
     Raises SightlineError if the model applies another rectifier, such as GELU, or no ReLU.
     """
-    return strongest(gradients(case, case.images[None], lambda before, after: before.clamp(min=0))[0])
+    return strongest(gradient(case, lambda before, after: before.clamp(min=0)))
 
 
 def deconvnet(case: Case) -> torch.Tensor:
@@ -91,7 +91,7 @@ def deconvnet(case: Case) -> torch.Tensor:
 
     Raises SightlineError as `guided_backprop` does.
     """
-    return strongest(gradients(case, case.images[None], lambda before, after: after.clamp(min=0))[0])
+    return strongest(gradient(case, lambda before, after: after.clamp(min=0)))
 
 
 def guided_grad_cam(case: Case) -> torch.Tensor:
@@ -109,19 +109,33 @@ def strongest(gradient: torch.Tensor) -> torch.Tensor:
     return gradient.abs().amax(dim=1)
 
 
-def gradients(case: Case, copies: torch.Tensor, rule: Rule | None = None) -> torch.Tensor:
-    """Return dy/dx at n copies of every image, (n, B, C, H, W), float32 or float64, in one pass.
+def gradient(case: Case, rule: Rule | None = None) -> torch.Tensor:
+    """Return dy/dx (B, C, H, W), float32 or float64: one forward and one backward pass, logits included.
 
     rule: replaces the backward pass of every ReLU.
 
-    Raises SightlineError if the score does not depend on the images by way of gradients.
+    Raises SightlineError if no gradient reaches the images.
+    """
+    images, score = case.look()
+    if rule:
+        _override_relu(score, rule)
+    return widened(_slope(score, images))
+
+
+def gradients(case: Case, copies: torch.Tensor) -> torch.Tensor:
+    """Return dy/dx at n copies of every image, (n, B, C, H, W), float32 or float64, in one pass.
+
+    Raises SightlineError if no gradient reaches the images.
     """
     with torch.enable_grad():
         copies = widened(copies.detach()).requires_grad_()
-        total = scores(case, copies).sum()  # its gradients are each copy's own: no image depends on another
-        if rule:
-            _override_relu(total, rule)
-        found = torch.autograd.grad(total, copies, allow_unused=True)[0] if total.requires_grad else None
+        return _slope(scores(case, copies), copies)
+
+
+def _slope(score: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
+    found = None
+    if score.requires_grad:  # with ones: no image depends on another, so each gets its own gradient
+        found = torch.autograd.grad(score, images, torch.ones_like(score), allow_unused=True)[0]
     if found is None:
         raise SightlineError(
             "no gradient flows from the score to the images: the model detaches them or switches "

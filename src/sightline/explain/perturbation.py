@@ -54,14 +54,14 @@ def score_cam(case: Case, *, autocast: torch.dtype | None = None) -> torch.Tenso
     # Rounding leaves a constant channel with ripples, which min-max would blow up into a mask.
     varied = (high - low) > 1e-6 * torch.maximum(low.abs(), high.abs())
     pairs = varied.nonzero()  # (M, 2): image, channel
-    scores = torch.full_like(low, -torch.inf)
+    found = torch.full_like(low, -torch.inf)
     for chunk in case.chunks(len(pairs)):
         rows, channels = pairs[chunk].unbind(1)
         masks = to_unit(resize(activations[rows, channels], case.images.shape[2:]))  # (n, H, W)
         images = case.images[rows] * masks[:, None].to(case.images)
         with _precision(autocast, images.device):
-            scores[rows, channels] = case.score(images, rows).to(scores)
-    weights = scores.softmax(dim=1).nan_to_num()  # NaN where all channels are flat
+            found[rows, channels] = case.score(images, rows).to(found)
+    weights = found.softmax(dim=1).nan_to_num()  # NaN where all channels are flat
     return torch.einsum("bk,bk...->b...", weights, activations)
 
 
@@ -114,8 +114,8 @@ def occlusion(
     Raises SightlineError if patches do not fit into the image, or leave gaps.
     """
     size = case.images.shape[2:]
-    patch = patch or max(1, min(size) // 8)
-    stride = stride or max(1, patch // 2)
+    patch = max(1, min(size) // 8) if patch is None else patch
+    stride = max(1, patch // 2) if stride is None else stride
     if not 1 <= stride <= patch <= min(size):
         raise SightlineError(
             f"patch is {patch} and stride {stride} for images of {tuple(size)}; occlusion needs "
