@@ -4,7 +4,7 @@
                                  [--peers FOLDER] [--batch B] [--few F] [--repeats R] [--json FILE]
 
 ResNet-18 takes a batch of 256 images of 32 pixels, ResNet-50 one of 16 images of 224. "forwards" is the
-time per image over that of a plain forward pass of the whole batch, measured in the same run. Methods
+time per image over that of a plain forward pass of the whole batch, measured just before. Methods
 of many passes per image are timed on the first F images only; they fill their passes with copies. "peak
 MB" is what a call needs on top of what was there before. Peers: see `peers.py`; those that are absent
 are left out with a line.
@@ -27,7 +27,7 @@ from peers import load_peers
 from resnet50 import ResNet50
 from torch import nn
 
-from sightline.explain import METHODS, explain
+from sightline.explain import METHODS, class_maps, explain
 from sightline.explain.perturbation import score_cam
 from sightline.models.resnet import resnet18
 
@@ -48,7 +48,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--models", default=",".join(MODELS))
-    parser.add_argument("--methods", default=",".join(HERE))
+    parser.add_argument("--methods", default=",".join([*HERE, "class_maps"]))
     parser.add_argument("--layer", default="layer4")
     parser.add_argument("--peers", type=Path)
     parser.add_argument("--batch", type=int)
@@ -77,14 +77,19 @@ def measure_model(name: str, peers: dict, options: argparse.Namespace) -> Iterat
     layer = model.get_submodule(options.layer)
     forward = functools.partial(_forward, model, images)
     forward()  # what the first pass sets up for good is nobody's cost
-    base = measure(forward, batch, None, options)
-    yield {"model": name, "method": "forward pass", "library": "torch", **base}
-    once = base["ms/image"]
+    yield {
+        "model": name,
+        "method": "forward pass",
+        "library": "torch",
+        **measure(forward, batch, None, options),
+    }
     for method in options.methods.split(","):
         for library in ("here", *(library for library in peers if method in peers[library])):
             count = min(options.few, batch) if _takes_many_passes(method, library, options.layer) else batch
             some, of_some = images[:count], targets[:count]
-            if library == "here":
+            if method == "class_maps":
+                work = functools.partial(class_maps, model, some, options.layer, batch_size=max(64, count))
+            elif library == "here":
                 work = functools.partial(
                     explain,
                     model,
@@ -96,6 +101,8 @@ def measure_model(name: str, peers: dict, options: argparse.Namespace) -> Iterat
                 )
             else:
                 work = peers[library][method](model, layer, some, of_some)
+            # Beside each row, not once: a shared machine changes its pace within minutes.
+            once = measure(forward, batch, None, options)["ms/image"]
             try:
                 row = measure(work, count, once, options)
             except Exception as error:  # whatever a peer raises on this model is its result
