@@ -10,7 +10,7 @@ demo: $(VENV)/.demo
 
 # The whole test suite, after the linter and the type checker.
 test: check
-	$(BIN)/python -m pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 check: $(VENV)/.test
 	$(BIN)/ruff check .

@@ -20,7 +20,7 @@ from sightline.training import RECIPES
 SMALL = [
     "--epochs", "1", "--device", "cpu", "--set", "data.limit=200",
     "--set", "model.options={widths=[8, 8, 8]}", "--set", "training.precision=float32",
-    "--set", "analysis.range_test=false",
+    "--set", "analysis.range_test=false", "--set", "analysis.compare_images=0",
 ]  # fmt: skip
 
 

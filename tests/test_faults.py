@@ -22,7 +22,8 @@ from sightline.runs.job import Printer
 
 CHANGES = [
     "model.options={widths=[8, 16, 16]}", "training.epochs=4", "training.batch_size=64",
-    "training.precision=float32", "data.limit=800", "analysis.range_test=false", "analysis.mistakes=3",
+    "training.precision=float32", "data.limit=800", "analysis.range_test=false",
+    "analysis.mistakes=3", "analysis.compare_images=0",
 ]  # fmt: skip
 SETTINGS = [part for change in CHANGES for part in ("--set", change)]
 COMMAND = [sys.executable, "-m", "sightline", "run", "--device", "cpu"]

@@ -26,6 +26,7 @@ SMALL = (
     "training.precision=float32",
     "data.limit=600",
     "analysis.range_test=false",
+    "analysis.compare_images=0",
     "analysis.mistakes=6",
     "analysis.correct=3",
     "analysis.samples=5",
@@ -44,7 +45,8 @@ def names(folder: Path) -> list[str]:
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "first"
-    return sl.run("shapes-quick", changes=SMALL, out=folder, device="cpu", reporter=Silent())
+    changes = [*SMALL, "analysis.compare_images=8"]
+    return sl.run("shapes-quick", changes=changes, out=folder, device="cpu", reporter=Silent())
 
 
 def test_a_run_leaves_these_files(run):
@@ -101,6 +103,69 @@ def test_the_resolved_recipe_repeats_the_run(run, tmp_path):
     np.testing.assert_array_equal(again.predictions.logits, run.predictions.logits)
     assert again.recipe == run.recipe
     assert tomllib.loads((run.folder / "recipe.toml").read_text())["training"]["precision"] == "float32"
+
+
+def test_the_comparison_of_methods_is_kept_and_shown(run):
+    found = json.loads((run.folder / "faithfulness.json").read_text())
+    names = {method["name"] for method in found["methods"]} | set(found["coincide"])
+    assert names == {"grad_cam", "hires_cam", "layer_cam", "eigen_cam", "ablation_cam"}
+    assert found["methods"][0]["name"] == found["best"]
+    assert {row["control"] for row in found["controls"]} >= {"random", "edges", "another class"}
+    page = run.report.read_text()
+    assert "Can these maps be believed?" in page
+    for method in found["methods"]:
+        assert method["verdict"] in page
+    # Against the masks, by hand: the share of the heat on the object, for one method.
+    data, truth = run.data(), run.data().truth
+    shown = truth.test_masks.any((1, 2))
+    right = np.flatnonzero(run.predictions.correct & ~truth.shortcut_test & shown)[:200]
+    images = sl.to_float(data.test.images[right])
+    heat = sl.explain(run.model(), images, run.predictions.predicted[right], layer="block2").heatmaps()
+    masks = truth.test_masks[right]
+    heat[heat.sum((1, 2)) == 0] = 1
+    shares = (heat * masks).sum((1, 2)) / heat.sum((1, 2))
+    row = next(row for row in found["planted"]["methods"] if row["name"] == "grad_cam")
+    assert row["energy"] == pytest.approx(shares.mean(), rel=1e-4)
+    assert {row["name"] for row in found["planted"]["methods"]} == names
+
+
+def test_auto_takes_the_most_faithful_method(run, tmp_path):
+    path = tmp_path / "one.png"
+    Image.fromarray(run.data().test.images[0]).save(path)
+    best = json.loads((run.folder / "faithfulness.json").read_text())["best"]
+    assert explain_pictures(run.folder, [path], out=tmp_path / "a", method="auto")[0]["method"] == best
+    assert explain_pictures(run.folder, [path], out=tmp_path / "b")[0]["method"] == "grad_cam"
+    row = explain_pictures(run.folder, [path], out=tmp_path / "c", method="saliency")[0]
+    assert (row["method"], row["layer"]) == ("saliency", "input")
+
+
+def test_a_run_can_explain_by_the_most_faithful_method(tmp_path):
+    changes = [
+        *SMALL,
+        "training.epochs=1",
+        "analysis.method=auto",
+        "analysis.compare=['saliency', 'hires_cam']",
+    ]
+    made = sl.run("shapes-quick", changes=changes, out=tmp_path / "auto", device="cpu", reporter=Silent())
+    best = json.loads((made.folder / "faithfulness.json").read_text())["best"]
+    card = json.loads((made.folder / "explanations.json").read_text())
+    assert card["name"] == best
+    assert card["main_layer"] == ("input" if best == "saliency" else "block2")
+
+
+def test_a_run_without_mistakes_or_comparison_is_reported_too(tmp_path):
+    changes = [
+        *SMALL,
+        "training.epochs=1",
+        "analysis.compare_images=0",
+        "analysis.mistakes=0",
+        "analysis.correct=0",
+    ]
+    made = sl.run("shapes-quick", changes=changes, out=tmp_path / "bare", device="cpu", reporter=Silent())
+    assert not (made.folder / "faithfulness.json").exists()
+    assert "Can these maps be believed?" not in made.report.read_text()
+    with pytest.raises(SightlineError, match="has no comparison of methods, which method auto needs"):
+        explain_pictures(made.folder, [made.folder / "figures" / "loss.png"], method="auto")
 
 
 def test_the_report_is_written_again_byte_by_byte(run):

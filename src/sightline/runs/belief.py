@@ -138,17 +138,18 @@ def _planted(
     masks = truth.test_masks[right]
     rows = []
     for method in methods:
-        heat = _heat(model, data, predictions, right, method, layer)
-        row = {
-            "name": method,
-            "pointing": pointing_game(heat, masks).mean,
-            "energy": energy_in_mask(heat, masks).mean,
-            "on_mark": None,
-        }
-        if len(marked):
-            heat = _heat(model, data, predictions, marked, method, layer)
-            row["on_mark"] = float(heat_in_masks(heat, np.broadcast_to(box, heat.shape)).mean())
-        rows.append(row)
+        on_objects = _heat(model, data, predictions, right, method, layer)
+        on_marked = _heat(model, data, predictions, marked, method, layer) if len(marked) else None
+        mark = None if on_marked is None else heat_in_masks(on_marked, np.broadcast_to(box, on_marked.shape))
+        rows.append(
+            {
+                "name": method,
+                "pointing": pointing_game(on_objects, masks).mean,
+                "energy": energy_in_mask(on_objects, masks).mean,
+                "on_mark": None if mark is None else float(mark.mean()),
+            }
+        )
+    rows.sort(key=lambda row: -row["energy"])
     share = float(masks.mean())
     even = {"name": "spread evenly", "pointing": share, "energy": share, "on_mark": float(box.mean())}
     return {"methods": rows, "even": even, "objects": len(right), "fooled": len(marked)}
