@@ -140,12 +140,8 @@ def test_auto_takes_the_most_faithful_method(run, tmp_path):
 
 
 def test_a_run_can_explain_by_the_most_faithful_method(tmp_path):
-    changes = [
-        *SMALL,
-        "training.epochs=1",
-        "analysis.method=auto",
-        "analysis.compare=['saliency', 'hires_cam']",
-    ]
+    changes = [*SMALL, "training.epochs=1", "analysis.compare_images=4", "analysis.method=auto"]
+    changes += ["analysis.compare=['saliency', 'hires_cam']"]
     made = sl.run("shapes-quick", changes=changes, out=tmp_path / "auto", device="cpu", reporter=Silent())
     best = json.loads((made.folder / "faithfulness.json").read_text())["best"]
     card = json.loads((made.folder / "explanations.json").read_text())
@@ -202,6 +198,8 @@ def test_nothing_is_left_of_a_run_that_cannot_start(tmp_path):
         ("model.name=resnet", "model 'resnet' is not known"),
         ("analysis.layer=layer3", "no layer 'layer3'"),
         ("augment.crop_padding=40", "crop_padding=40 needs images larger"),
+        ("analysis.method=auto", "analysis.method is 'auto', which chooses among the methods compared"),
+        ("analysis.method=gradcam", "method 'gradcam' is not known; did you mean 'grad_cam'"),
     ):
         with pytest.raises(SightlineError, match=message):
             sl.run("shapes-quick", changes=[*SMALL, change], out=out, device="cpu", reporter=Silent())

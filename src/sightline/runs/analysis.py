@@ -13,11 +13,25 @@ from torch import nn
 
 from sightline.audit import check_planted
 from sightline.data import Dataset, Split, preview_augmentation
-from sightline.explain import explain, explain_layers, target_layer
+from sightline.errors import SightlineError, nearest
+from sightline.explain import METHODS, explain, explain_layers, target_layer
 from sightline.files import write_atomic, write_text
 from sightline.models import to_float
 from sightline.predictions import Predictions, accuracy, accuracy_per_class, confusion, predict, rank_mistakes
 from sightline.training import Recipe
+from sightline.training.recipe import AnalysisSection
+
+
+def check_methods(wanted: AnalysisSection) -> None:
+    """Raise SightlineError for a method that is not known, or "auto" with nothing to choose from."""
+    if wanted.method == "auto" and not (wanted.compare_images and wanted.compare):
+        raise SightlineError(
+            "recipe: analysis.method is 'auto', which chooses among the methods compared; set "
+            "analysis.compare_images to 2 or more, or name a method"
+        )
+    for name in (*wanted.compare, *([] if wanted.method == "auto" else [wanted.method])):
+        if name not in METHODS:
+            raise SightlineError(f"recipe: method {name!r} is not known; {nearest(name, list(METHODS))}")
 
 
 def explained_layers(model: nn.Module, data: Dataset, recipe: Recipe) -> list[str]:

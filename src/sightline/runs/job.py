@@ -23,7 +23,7 @@ from sightline.files import sweep, write_text
 from sightline.models import choose_device, choose_precision, load_model, save_model
 from sightline.predictions import Predictions, predict, write_predictions
 from sightline.report import write_report
-from sightline.runs.analysis import explain_galleries, explained_layers, measure, sample_images
+from sightline.runs.analysis import check_methods, explain_galleries, explained_layers, measure, sample_images
 from sightline.runs.belief import measure_belief
 from sightline.runs.folder import describe_environment, new_folder
 from sightline.runs.record import Run, recipe_data, recipe_model
@@ -98,6 +98,7 @@ def start_run(
     )
     data = recipe_data(resolved)
     preview_augmentation(data, resolved.make_augmentation(data.mean.tolist()), [0])
+    check_methods(resolved.analysis)
     explained_layers(recipe_model(resolved, data), data, resolved)
     folder = new_folder(resolved.name, None if out is None else Path(out))
     write_text(folder / "environment.json", json.dumps(describe_environment(str(place)), indent=2))
