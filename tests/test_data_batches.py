@@ -31,7 +31,9 @@ def _resident(split: Split, **changes) -> ResidentBatches:
 
 
 def _streamed(split: Split, compose, **changes) -> StreamedBatches:
-    return StreamedBatches(split, compose, **({"batch_size": 5, "seed": 7, "num_workers": 0} | changes))
+    return StreamedBatches(
+        split, compose, **({"batch_size": 5, "seed": 7, "fill": FILL, "num_workers": 0} | changes)
+    )
 
 
 def _same(ours, theirs) -> bool:

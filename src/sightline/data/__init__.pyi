@@ -3,9 +3,13 @@ from .batches import Batch as Batch
 from .batches import ResidentBatches as ResidentBatches
 from .batches import StreamedBatches as StreamedBatches
 from .compose import build_compose as build_compose
+from .corruptions import CORRUPTIONS as CORRUPTIONS
+from .corruptions import corrupt as corrupt
 from .dataset import Dataset as Dataset
 from .dataset import Split as Split
 from .describe import describe as describe
+from .describe import fingerprint as fingerprint
+from .image_files import ImageFiles as ImageFiles
 from .load import DATASETS as DATASETS
 from .load import load_data as load_data
 from .pictures import read_image as read_image
@@ -13,16 +17,20 @@ from .preview import preview_augmentation as preview_augmentation
 from .shapes import PlantedTruth as PlantedTruth
 
 __all__ = [
+    "CORRUPTIONS",
     "DATASETS",
     "Augmentation",
     "Batch",
     "Dataset",
+    "ImageFiles",
     "PlantedTruth",
     "ResidentBatches",
     "Split",
     "StreamedBatches",
     "build_compose",
+    "corrupt",
     "describe",
+    "fingerprint",
     "load_data",
     "preview_augmentation",
     "read_image",

@@ -10,11 +10,15 @@ array([0.5, 0.5, 0.5])
 from __future__ import annotations
 
 import functools
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sightline.data.image_files import ImageFiles
+from sightline.data.pictures import pixel_sums
 from sightline.errors import SightlineError
 
 if TYPE_CHECKING:
@@ -25,10 +29,11 @@ if TYPE_CHECKING:
 class Split:
     """Images of one split, in a fixed order that every table of results keeps.
 
-    images: (N, H, W, 3) uint8, RGB. labels: (N,) int64.
+    images: (N, H, W, 3) uint8, RGB: an array, or files that are read where they are indexed by image.
+    labels: (N,) int64.
     """
 
-    images: np.ndarray
+    images: np.ndarray | ImageFiles
     labels: np.ndarray
 
     def __post_init__(self) -> None:
@@ -49,7 +54,16 @@ class Split:
 
     def take(self, indices: np.ndarray) -> Split:
         """Return the images and labels at `indices`, in that order."""
-        return Split(self.images[indices], self.labels[indices])
+        images = self.images
+        taken = images.take(indices) if isinstance(images, ImageFiles) else images[indices]
+        return Split(taken, self.labels[indices])
+
+    def blocks(self, size: int) -> Iterator[np.ndarray]:
+        """Yield the images in order, `size` at a time: (up to size, H, W, 3)."""
+        if isinstance(self.images, ImageFiles):
+            yield from self.images.blocks(size)
+        else:
+            yield from (self.images[start : start + size] for start in range(0, len(self), size))
 
 
 @dataclass(frozen=True)
@@ -98,15 +112,15 @@ class Dataset:
 
     @functools.cached_property
     def _moments(self) -> tuple[np.ndarray, np.ndarray]:
-        # Counts of the 256 values make both moments exact: no rounding grows with the number of pixels.
-        values = np.arange(256, dtype=np.float64) / 255
-        mean, std = np.empty(3), np.empty(3)
-        for channel in range(3):
-            counts = np.bincount(self.train.images[..., channel].ravel(), minlength=256)
-            share = counts / counts.sum()
-            mean[channel] = share @ values
-            std[channel] = np.sqrt(share @ (values - mean[channel]) ** 2)
-        return mean, std
+        # Whole numbers make both moments exact: no rounding grows with the number of pixels.
+        images, (height, width) = self.train.images, self.image_size
+        sums = images.sums.sum(axis=0) if isinstance(images, ImageFiles) else pixel_sums(images)  # (2, 3)
+        count = len(images) * height * width
+        means = [total / (255 * count) for total in sums[0].tolist()]
+        spreads = [
+            math.sqrt(count * squares - total**2) / (255 * count) for total, squares in sums.T.tolist()
+        ]
+        return np.array(means), np.array(spreads)
 
     @property
     def mean(self) -> np.ndarray:

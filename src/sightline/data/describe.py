@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ def describe(dataset: Dataset) -> dict[str, Any]:
 
     Keys: name, source, image_size [H, W], class_names, train_counts and test_counts (images per class), mean
     and std per channel of the training split in [0, 1], skipped (files that could not be read), planted
-    (a summary of the truth, or None).
+    (a summary of the truth, or None), fingerprint (as :func:`fingerprint` gives it).
     """
     return {
         "name": dataset.name,
@@ -27,6 +28,25 @@ def describe(dataset: Dataset) -> dict[str, Any]:
         "std": dataset.std.tolist(),
         "skipped": list(dataset.skipped),
         "planted": _planted(dataset),
+        "fingerprint": fingerprint(dataset),
+    }
+
+
+def fingerprint(dataset: Dataset) -> dict[str, Any]:
+    """Return what tells a data set from another: name, train and test (sizes), class_names, labels_sha256.
+
+    labels_sha256: {"train": hex, "test": hex} of the labels as little-endian int64. Decisions about
+    images carry it, so that they are never applied to images they were not made about.
+    """
+    splits = {"train": dataset.train, "test": dataset.test}
+    return {
+        "name": dataset.name,
+        **{word: len(split) for word, split in splits.items()},
+        "class_names": list(dataset.class_names),
+        "labels_sha256": {
+            word: hashlib.sha256(split.labels.astype("<i8").tobytes()).hexdigest()
+            for word, split in splits.items()
+        },
     }
 
 

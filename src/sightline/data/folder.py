@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from sightline.data.dataset import Dataset, Split
-from sightline.data.pictures import picture_sizes, picture_suffixes, read_images
+from sightline.data.image_files import ImageFiles, memory_size
+from sightline.data.pictures import picture_sizes, picture_suffixes, picture_sums, read_images
 from sightline.data.splits import stratified_split
 from sightline.errors import SightlineError
 
 KEPT_SIZE = 256  # pixels: the longest side of pictures that are taken as they are
 DEFAULT_SIZE = 64  # pixels: the side that other pictures are brought to
+MEMORY_SHARE = 0.25  # of the memory, for decoded pictures; loading them takes up to three times as much
 
-Files = list[tuple[Path, int]]  # each with its label
+Files = list[tuple[str, int]]  # each with its label; a Path takes several times the memory of its text
 
 
 def load_folder(
-    folder: str | Path, *, image_size: int | None = None, test_fraction: float = 0.2, seed: int = 0
+    folder: str | Path,
+    *,
+    image_size: int | None = None,
+    test_fraction: float = 0.2,
+    seed: int = 0,
+    stream: bool | Literal["auto"] = "auto",
 ) -> Dataset:
     """Return the pictures below `folder`; each folder in it is a class, in alphabetical order.
 
@@ -27,6 +35,9 @@ def load_folder(
     image_size: side of the square that pictures are scaled (shorter side) and cropped (centre) to.
     Without it they stay as they are if all have one size of at most 256 pixels, and become 64x64
     otherwise. Files that cannot be read are left out and named in `Dataset.skipped`.
+    stream: True leaves the pictures in their files and decodes them each time they are used, False keeps
+    them in memory, "auto" streams what would take more than a quarter of the memory. Either way every file is
+    decoded once now, to know what can be read, and all results are the same.
     Raises SightlineError for fewer than two classes, a class with no picture that can be read, or a
     class that is tested and never trained on.
     """
@@ -41,14 +52,17 @@ def load_folder(
     files = _list_files(train_root, class_names, class_names)
     tested = _list_files(test_root, _class_folders(test_root), class_names) if test_root else []
     size = (image_size, image_size) if image_size else _common_size([path for path, _ in files + tested])
-    train, skipped = _read(root, files, size)
+    if stream == "auto":
+        stream = 3 * size[0] * size[1] * len(files + tested) > MEMORY_SHARE * memory_size()
+    train, skipped = _read(root, files, size, stream)
     if test_root:
-        test, skipped_too = _read(root, tested, size)
+        test, skipped_too = _read(root, tested, size, stream)
         skipped += skipped_too
     else:
         chosen = stratified_split(train.labels, test_fraction=test_fraction, seed=seed)
         train, test = train.take(chosen[0]), train.take(chosen[1])
-    return Dataset(root.resolve().name, class_names, train, test, source=str(root), skipped=tuple(skipped))
+    source = f"{root}, streamed" if stream else str(root)
+    return Dataset(root.resolve().name, class_names, train, test, source=source, skipped=tuple(skipped))
 
 
 def _roots(root: Path) -> tuple[Path, Path | None]:
@@ -73,7 +87,7 @@ def _list_files(root: Path, folders: tuple[str, ...], class_names: tuple[str, ..
         found = [path for path in sorted((root / name).rglob("*")) if _is_picture(path, root)]
         if not found:
             raise SightlineError(f"the class folder {root / name} has no picture; add some or remove it")
-        files += [(path, class_names.index(name)) for path in found]
+        files += [(str(path), class_names.index(name)) for path in found]
     return files
 
 
@@ -82,29 +96,31 @@ def _is_picture(path: Path, root: Path) -> bool:
     return not hidden and path.suffix.lower() in picture_suffixes() and path.is_file()
 
 
-def _common_size(paths: list[Path]) -> tuple[int, int]:
+def _common_size(paths: list[str]) -> tuple[int, int]:
     sizes = {size for size in picture_sizes(paths) if not isinstance(size, str)}
     if len(sizes) == 1 and max(only := sizes.pop()) <= KEPT_SIZE:
         return only
     return DEFAULT_SIZE, DEFAULT_SIZE
 
 
-def _read(root: Path, files: Files, size: tuple[int, int]) -> tuple[Split, list[str]]:
+def _read(root: Path, files: Files, size: tuple[int, int], stream: bool) -> tuple[Split, list[str]]:
     """The pictures that can be read, and a line for each that cannot."""
-    results = read_images([path for path, _ in files], size=size)
-    images, labels, skipped = [], [], []
-    for (path, label), result in zip(files, results, strict=True):
+    paths = [path for path, _ in files]
+    results = picture_sums(paths, size=size) if stream else read_images(paths, size=size)
+    skipped, whole, read = [], [], set()
+    for place, ((path, label), result) in enumerate(zip(files, results, strict=True)):
         if isinstance(result, str):
-            skipped.append(f"{path.relative_to(root)}: {result}")
+            skipped.append(f"{Path(path).relative_to(root)}: {result}")
         else:
-            images.append(result)
-            labels.append(label)
-    read = set(labels)
+            whole.append(place)
+            read.add(label)
     for (path, label), result in zip(files, results, strict=True):
         if label not in read:
-            name = path.relative_to(root)
+            name = Path(path).relative_to(root)
             raise SightlineError(
                 f"no picture in the class folder of {name} can be read ({result}); "
                 "mend it or remove the folder"
             )
-    return Split(np.stack(images), np.array(labels)), skipped
+    stacked = np.stack([result for result in results if not isinstance(result, str)])
+    images = ImageFiles([paths[place] for place in whole], size=size, sums=stacked) if stream else stacked
+    return Split(images, np.array([files[place][1] for place in whole])), skipped

@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 from sightline.data.cifar import load_cifar
 from sightline.data.dataset import Dataset
 from sightline.data.folder import load_folder
+from sightline.data.image_files import ImageFiles
 from sightline.data.npz import load_npz
 from sightline.data.shapes import load_shapes
 from sightline.data.splits import stratified_subset
@@ -43,12 +45,14 @@ def load_data(
     limit: int | None = None,
     seed: int = 0,
     test_fraction: float = 0.2,
+    stream: bool | Literal["auto"] = "auto",
 ) -> Dataset:
     """Return a data set by name, from a folder of pictures or a `.npz` file, or from a function.
 
     name: a key of DATASETS, a path, a function of no arguments, or a Dataset, which is passed through.
     data_dir: where the files of a named data set lie. image_size (pixels) and test_fraction are for
-    folders, test_fraction also for `.npz`: see `load_folder` and `load_npz`. limit: keep at most
+    folders, as is stream (whether pictures stay in their files), test_fraction also for `.npz`: see
+    `load_folder` and `load_npz`. limit: keep at most
     this many images of the training split, and of the test split, each class with its share.
     seed: of whatever is drawn: generated pictures, a split, the images that a limit keeps.
     Raises SightlineError for an unknown name, or whatever does not fit in the files.
@@ -67,7 +71,9 @@ def load_data(
     elif name in DATASETS:
         dataset = DATASETS[str(name)](data_dir, seed)
     elif Path(name).is_dir():
-        dataset = load_folder(name, image_size=image_size, test_fraction=test_fraction, seed=seed)
+        dataset = load_folder(
+            name, image_size=image_size, test_fraction=test_fraction, seed=seed, stream=stream
+        )
     elif Path(name).suffix == ".npz" and Path(name).is_file():
         dataset = load_npz(name, test_fraction=test_fraction, seed=seed)
     else:
@@ -76,6 +82,10 @@ def load_data(
             + nearest(str(name), list(DATASETS))
         )
     _check_size(dataset, image_size)
+    if stream is True and not isinstance(dataset.train.images, ImageFiles):
+        raise SightlineError(
+            f"data set {dataset.name!r} is in memory and cannot be streamed; stream is for image folders"
+        )
     return dataset if limit is None else _limited(dataset, limit, seed)
 
 

@@ -15,6 +15,7 @@ from PIL import Image, ImageOps
 
 from sightline.errors import SightlineError
 
+_AT_ONCE = 512  # tasks handed to the threads: each takes memory of its own until it is done
 _ORIENTATION = 0x0112  # the EXIF tag; values 5 to 8 swap width and height
 
 
@@ -44,31 +45,60 @@ def read_image(path: str | Path, *, size: tuple[int, int] | None = None) -> np.n
     return result
 
 
-def read_images(paths: Sequence[Path], *, size: tuple[int, int] | None) -> list[np.ndarray | str]:
-    """Return each picture as `read_image` does, or the reason why it cannot be read, in one line."""
-    return _in_threads(lambda path: _decode(path, size), paths)
+def read_images(
+    paths: Sequence[str | Path], *, size: tuple[int, int] | None, threads: int | None = None
+) -> list[np.ndarray | str]:
+    """Return each picture as `read_image` does, or the reason why it cannot be read, in one line.
+
+    threads: by default one for each processor.
+    """
+    return _in_threads(lambda path: _decode(path, size), paths, threads)
 
 
-def picture_sizes(paths: Sequence[Path]) -> list[tuple[int, int] | str]:
+def picture_sums(paths: Sequence[str | Path], *, size: tuple[int, int]) -> list[np.ndarray | str]:
+    """Return for each picture, brought to `size`, what `pixel_sums` says of it, or why it cannot be read.
+
+    As many pictures are in memory at once as the machine has processors.
+    """
+    return _in_threads(lambda path: pixel_sums(_decode(path, size)[None]), paths)
+
+
+def pixel_sums(images: np.ndarray) -> np.ndarray:
+    """Return the sum of the pixels and that of their squares per channel: (2, 3) int64, exact.
+
+    images: (N, H, W, 3) uint8.
+    """
+    values = np.arange(256)
+    counts = [np.bincount(images[..., channel].ravel(), minlength=256) for channel in range(3)]
+    return np.stack([values @ np.stack(counts, axis=1), values**2 @ np.stack(counts, axis=1)])
+
+
+def picture_sizes(paths: Sequence[str | Path]) -> list[tuple[int, int] | str]:
     """Return height and width of each upright picture from its header alone, or the reason why not."""
     return _in_threads(_size, paths)
 
 
-def _in_threads(read: Callable[[Path], Any], paths: Sequence[Path]) -> list[Any]:
-    def attempt(path: Path) -> Any:
+def _in_threads(
+    read: Callable[[str | Path], Any], paths: Sequence[str | Path], threads: int | None = None
+) -> list[Any]:
+    def attempt(path: str | Path) -> Any:
         try:
             return read(path)
         except Exception as error:  # a broken file can make a decoder raise anything
-            lines = str(error).replace(str(path), path.name).splitlines()
+            lines = str(error).replace(str(path), Path(path).name).splitlines()
             return lines[0] if lines else type(error).__name__
 
     # Filters belong to the process, not to a thread: they are set once, around all threads.
-    with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what a decoder cannot use is an exception
-        return list(pool.map(attempt, paths))
+        if threads == 1:
+            return [attempt(path) for path in paths]
+        with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
+            parts = [paths[start : start + _AT_ONCE] for start in range(0, len(paths), _AT_ONCE)]
+            return [result for part in parts for result in pool.map(attempt, part)]
 
 
-def _open(path: Path) -> Image.Image:
+def _open(path: str | Path) -> Image.Image:
     image = Image.open(path, formats=_formats())
     pixels = image.width * image.height
     if Image.MAX_IMAGE_PIXELS and pixels > Image.MAX_IMAGE_PIXELS:  # a warning to Pillow, an end to us
@@ -77,13 +107,13 @@ def _open(path: Path) -> Image.Image:
     return image
 
 
-def _size(path: Path) -> tuple[int, int]:
+def _size(path: str | Path) -> tuple[int, int]:
     with _open(path) as image:
         turned = image.getexif().get(_ORIENTATION, 1) >= 5
         return (image.width, image.height) if turned else (image.height, image.width)
 
 
-def _decode(path: Path, size: tuple[int, int] | None) -> np.ndarray:
+def _decode(path: str | Path, size: tuple[int, int] | None) -> np.ndarray:
     with _open(path) as image:
         if size:
             image.draft("RGB", (2 * max(size), 2 * max(size)))  # JPEG: decode no finer than is needed

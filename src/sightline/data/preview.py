@@ -42,7 +42,13 @@ def preview_augmentation(
         )
     else:
         batches = StreamedBatches(
-            split, augmentation, batch_size=len(split), seed=seed, shuffle=False, num_workers=0
+            split,
+            augmentation,
+            fill=data.mean.tolist(),
+            batch_size=len(split),
+            seed=seed,
+            shuffle=False,
+            num_workers=0,
         )
     images = next(iter(batches.epoch(0))).images  # (M, 3, H, W)
     return (images * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()

@@ -24,6 +24,17 @@ def stratified_split(labels: np.ndarray, *, test_fraction: float, seed: int) -> 
     return np.flatnonzero(~tested), np.flatnonzero(tested)
 
 
+def part_of(count: int, part: int, parts: int) -> slice:
+    """Return the rows of `part` when `count` rows are cut into `parts`, sizes apart by one at most.
+
+    The first part has rows wherever there are any.
+
+    >>> [part_of(7, part, 3) for part in range(3)]
+    [slice(0, 3, None), slice(3, 5, None), slice(5, 7, None)]
+    """
+    return slice(-(-count * part // parts), -(-count * (part + 1) // parts))
+
+
 def stratified_subset(labels: np.ndarray, limit: int, *, seed: int) -> np.ndarray:
     """Return at most `limit` indices in ascending order, each class with its share of them.
 
