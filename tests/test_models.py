@@ -144,6 +144,37 @@ def test_speednet_starts_as_the_identity_and_its_scales_do_not_train(data):
     assert model.block1.bn1.bias.requires_grad
 
 
+def test_speednet_has_the_published_layers(data):
+    # 24 whitening biases; the convolutions and the biases of their norms; the head.
+    small, large = (64, 256, 256), (128, 512, 512)
+    expected = {
+        (small, False): 24 + 10 * 256, (large, True): 24 + 10 * 512,
+    }  # fmt: skip
+    for (widths, residual), total in expected.items():
+        for inputs, outputs in zip((24, *widths), widths, strict=False):
+            total += 9 * inputs * outputs + outputs + (1 + residual) * (9 * outputs**2 + outputs)
+        model = create_model("speednet", data, widths=widths, residual=residual)
+        assert sum(p.numel() for p in model.parameters() if p.requires_grad) == total
+
+
+def test_a_residual_block_equals_its_layers_written_out(data):
+    block = create_model("speednet", data, widths=[8, 8, 8], residual=True, bn_momentum=0.1).block1
+    assert {m.momentum for m in block.modules() if isinstance(m, nn.BatchNorm2d)} == {0.1}
+    x = torch.rand(4, 24, 8, 8)
+    act = nn.functional.gelu
+
+    def norm(y):  # by the batch: no scale, no bias at first
+        mean, var = y.mean((0, 2, 3), keepdim=True), y.var((0, 2, 3), keepdim=True, unbiased=False)
+        return (y - mean) / (var + 1e-5).sqrt()
+
+    def conv(y, layer):
+        return nn.functional.conv2d(y, layer.weight, padding=1)
+
+    first = act(norm(nn.functional.max_pool2d(conv(x, block.conv1), 2)))
+    inner = norm(conv(act(norm(conv(first, block.conv2))), block.conv3))
+    torch.testing.assert_close(block(x), act(first + inner), rtol=1e-4, atol=1e-5)
+
+
 def test_a_saved_model_gives_the_same_logits(data, tmp_path):
     model = create_model("speednet", data, seed=5, widths=[8, 16, 24]).eval()
     save_model(tmp_path, model, name="speednet", options={"widths": [8, 16, 24]}, data=data, epoch=3)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import sys
 from collections.abc import Iterator
 
 import numpy as np
@@ -10,8 +12,11 @@ import torch
 from torch import nn
 
 from sightline.errors import SightlineError
+from sightline.models import processes
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
+MEMORY_FORMATS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
 
 
 def to_float(images: torch.Tensor | np.ndarray) -> torch.Tensor:
@@ -34,7 +39,7 @@ def to_float(images: torch.Tensor | np.ndarray) -> torch.Tensor:
 def choose_device(name: str = "auto") -> torch.device:
     """Return the device called `name`: "auto" (CUDA, else MPS, else CPU), "cpu", "cuda", "cuda:1", "mps".
 
-    Raises SightlineError if this machine does not have it.
+    Raises SightlineError if this machine does not have it, or if several processes cannot share it.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
@@ -46,7 +51,7 @@ def choose_device(name: str = "auto") -> torch.device:
         raise SightlineError(
             f"device {name!r} is not there: PyTorch sees none on this machine; use cpu or auto"
         )
-    return torch.device(name)
+    return processes.own_device(torch.device(name))
 
 
 def choose_precision(name: str, device: torch.device) -> str:
@@ -66,6 +71,13 @@ def _cpu_multiplies_bfloat16() -> bool:
     )
 
 
+def choose_memory_format(name: str = "auto") -> torch.memory_format:
+    """Return the memory format called `name`; "auto" is channels_last, the usual one for convolutions."""
+    if name not in ("auto", *MEMORY_FORMATS):
+        raise SightlineError(f"memory format {name!r} is not known; use auto, {', '.join(MEMORY_FORMATS)}")
+    return MEMORY_FORMATS["channels_last" if name == "auto" else name]
+
+
 def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager:
     """Return the context in which a forward pass runs in `precision`."""
     if precision not in PRECISIONS:
@@ -73,6 +85,20 @@ def autocast(device: torch.device, precision: str) -> contextlib.AbstractContext
     if precision == "float32":
         return contextlib.nullcontext()
     return torch.autocast(device.type, dtype=PRECISIONS[precision])
+
+
+def keep_freed_memory() -> None:
+    """Let the C library keep what tensors have freed, for as long as this process lives (glibc only).
+
+    By default it hands large blocks back to the system, which has to find and clear each page anew when
+    the next step asks for them. For a process that trains, not for a library: the setting is global.
+    """
+    if sys.platform != "linux":
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        for parameter in (_M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD):
+            _ = mallopt(parameter, 2**30) or mallopt(parameter, 2**25)  # some versions refuse over 32 MiB
 
 
 def device_of(model: nn.Module) -> torch.device:

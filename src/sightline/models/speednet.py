@@ -5,6 +5,9 @@
     pool     max over the 3x3 that is left of 32x32 pixels
     fc       linear without bias, logits times 1/9
 
+The published networks for 94 % and 96 % on CIFAR-10 are widths of 64, 256, 256, and 128, 512, 512 with a
+third convolution per block, whose input of the second is added to its output before the last GELU.
+
 Normalisation scales are fixed at 1 (only biases train), and the first filters of each convolution
 start as the identity (Jordan 2024, "94% on CIFAR-10 in 3.29 seconds", arXiv:2404.00498, section 3).
 Pooling comes before normalisation: the same result, a quarter of the work.
@@ -24,14 +27,14 @@ from sightline.models.normalize import Normalize
 class Block(nn.Module):
     """conv, pool, BN, GELU, conv, BN, GELU: (B, C_in, H, W) to (B, C, H/2, W/2)."""
 
-    def __init__(self, channels_in: int, channels: int):
+    def __init__(self, channels_in: int, channels: int, bn_momentum: float):
         super().__init__()
         self.conv1 = _dirac_conv(channels_in, channels)
         self.pool = nn.MaxPool2d(2)
-        self.bn1 = _unscaled_norm(channels)
+        self.bn1 = _unscaled_norm(channels, bn_momentum)
         self.act1 = nn.GELU()
         self.conv2 = _dirac_conv(channels, channels)
-        self.bn2 = _unscaled_norm(channels)
+        self.bn2 = _unscaled_norm(channels, bn_momentum)
         self.act2 = nn.GELU()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -39,21 +42,42 @@ class Block(nn.Module):
         return self.act2(self.bn2(self.conv2(x)))
 
 
+class ResidualBlock(Block):
+    """A block with a third conv and BN: x = conv-pool-BN-GELU(input); GELU(x + BN-conv-GELU-BN-conv(x))."""
+
+    def __init__(self, channels_in: int, channels: int, bn_momentum: float):
+        super().__init__(channels_in, channels, bn_momentum)
+        self.conv3 = _dirac_conv(channels, channels)
+        self.bn3 = _unscaled_norm(channels, bn_momentum)
+        self.act3 = nn.GELU()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.act1(self.bn1(self.pool(self.conv1(x))))
+        return self.act3(x + self.bn3(self.conv3(self.act2(self.bn2(self.conv2(x))))))
+
+
 class SpeedNet(nn.Module):
     """The network of the module's docstring; call :meth:`whiten` before training."""
 
     def __init__(
-        self, num_classes: int, normalize: Normalize | None = None, *, widths: Sequence[int] = (64, 128, 256)
+        self,
+        num_classes: int,
+        normalize: Normalize | None = None,
+        *,
+        widths: Sequence[int] = (64, 128, 256),
+        residual: bool = False,
+        bn_momentum: float = 0.4,
     ):
         super().__init__()
+        block = ResidualBlock if residual else Block
         self.normalize = normalize or Normalize()
         self.whitening = nn.Conv2d(3, 24, 2, bias=True)
         self.whitening.weight.requires_grad_(False)
         nn.init.zeros_(self.whitening.bias)  # pyright: ignore[reportArgumentType]
         self.act = nn.GELU()
-        self.block1 = Block(24, widths[0])
-        self.block2 = Block(widths[0], widths[1])
-        self.block3 = Block(widths[1], widths[2])
+        self.block1 = block(24, widths[0], bn_momentum)
+        self.block2 = block(widths[0], widths[1], bn_momentum)
+        self.block3 = block(widths[1], widths[2], bn_momentum)
         self.pool = nn.AdaptiveMaxPool2d(1)
         self.fc = nn.Linear(widths[2], num_classes, bias=False)
         self.scale = 1 / 9
@@ -85,14 +109,23 @@ def _dirac_conv(channels_in: int, channels: int) -> nn.Conv2d:
     return conv
 
 
-def _unscaled_norm(channels: int) -> nn.BatchNorm2d:
-    norm = nn.BatchNorm2d(channels, momentum=0.4, eps=1e-5)
+def _unscaled_norm(channels: int, momentum: float) -> nn.BatchNorm2d:
+    norm = nn.BatchNorm2d(channels, momentum=momentum, eps=1e-5)
     norm.weight.requires_grad_(False)
     return norm
 
 
 def speednet(
-    num_classes: int, normalize: Normalize | None = None, *, widths: Sequence[int] = (64, 128, 256)
+    num_classes: int,
+    normalize: Normalize | None = None,
+    *,
+    widths: Sequence[int] = (64, 128, 256),
+    residual: bool = False,
+    bn_momentum: float = 0.4,
 ) -> SpeedNet:
-    """The fast small network; `widths` are the channels of its three blocks."""
-    return SpeedNet(num_classes, normalize, widths=widths)
+    """The fast small network; `widths` are the channels of its three blocks.
+
+    residual: three convolutions per block instead of two, the last two bridged. bn_momentum: share of a
+    batch in the running statistics; 0.4 follows weights that move fast in a short training.
+    """
+    return SpeedNet(num_classes, normalize, widths=widths, residual=residual, bn_momentum=bn_momentum)

@@ -9,9 +9,10 @@ import torch
 from torch import nn
 
 from sightline.data import Split
-from sightline.errors import SightlineError
+from sightline.errors import SightlineError, nearest
 from sightline.models import autocast, device_of, evaluating, to_float
 from sightline.predictions.table import Predictions
+from sightline.predictions.views import VIEWS, ViewPredictions, Views, none
 
 
 def predict(
@@ -31,15 +32,47 @@ def predict(
     Raises SightlineError if the model does not return (B, C) logits with one column per class, or
     returns a value that is not finite.
     """
+    return predict_views(
+        model, split, views=none, class_names=class_names, batch_size=batch_size, precision=precision
+    ).plain
+
+
+def predict_views(
+    model: nn.Module,
+    split: Split,
+    *,
+    views: str | Views = "mirror",
+    class_names: Sequence[str] | None = None,
+    batch_size: int = 500,
+    precision: str = "float32",
+) -> ViewPredictions:
+    """Return the predictions of every image of `split` in each of its views, among them the plain ones.
+
+    views: a name of :data:`VIEWS`, or a function like those. All else as in :func:`predict`; a pass
+    over the split per view.
+
+    Raises SightlineError as `predict` does, or for views that are not known.
+    """
+    if isinstance(views, str) and views not in VIEWS:
+        raise SightlineError(f"views {views!r} are not known; {nearest(views, list(VIEWS))}")
+    function = VIEWS[views] if isinstance(views, str) else views
     device = device_of(model)
-    blocks = []
+    weights: list[float] = []
+    blocks: list[torch.Tensor] = []
     with torch.inference_mode(), evaluating(model):
-        for start in range(0, len(split), batch_size):
-            images = torch.from_numpy(split.images[start : start + batch_size])  # (B, H, W, 3) uint8
+        for block in split.blocks(batch_size):
+            images = torch.from_numpy(block)  # (B, H, W, 3) uint8
+            pairs = list(function(to_float(images.to(device))))
             with autocast(device, precision):
-                logits = model(to_float(images.to(device)))  # (B, C)
-            blocks.append(_checked(logits, len(images)).float())
-    logits = torch.cat(blocks).cpu().numpy()  # (N, C)
+                logits = [_checked(model(view), len(images)).float() for _, view in pairs]  # V times (B, C)
+            weights = [weight for weight, _ in pairs]
+            blocks.append(torch.stack(logits))
+    logits = torch.cat(blocks, dim=1).cpu().numpy()  # (V, N, C)
+    tables = [_table(view, split, class_names) for view in logits]
+    return ViewPredictions(np.array(weights), tuple(tables))
+
+
+def _table(logits: np.ndarray, split: Split, class_names: Sequence[str] | None) -> Predictions:
     names = tuple(class_names) if class_names is not None else tuple(map(str, range(logits.shape[1])))
     if logits.shape[1] != len(names):
         raise SightlineError(

@@ -35,10 +35,10 @@ def accuracy_per_class(matrix: np.ndarray) -> np.ndarray:
     return np.divide(matrix.diagonal(), totals, out=np.full(len(matrix), np.nan), where=totals > 0)
 
 
-def confused_pairs(predictions: Predictions, most: int | None = 10) -> pd.DataFrame:
-    """List the pairs (true class, predicted class) by how often they happen.
+def pair_counts(predictions: Predictions, most: int | None = None) -> pd.DataFrame:
+    """List the pairs (true class, predicted class) by how often they happen, as class numbers.
 
-    Columns: true, predicted (names), count, share (of the true class's images), median_loss.
+    Columns: true, predicted (ints), count, share (of the true class's images), median_loss.
     Pairs with equal counts stand in descending order of median loss.
     """
     import pandas as pd
@@ -46,23 +46,24 @@ def confused_pairs(predictions: Predictions, most: int | None = 10) -> pd.DataFr
     wrong = ~predictions.correct
     mistakes = pd.DataFrame(
         {
-            "label": predictions.labels[wrong],
-            "guess": predictions.predicted[wrong],
+            "true": predictions.labels[wrong],
+            "predicted": predictions.predicted[wrong],
             "loss": predictions.loss[wrong],
         }
     )
-    pairs = mistakes.groupby(["label", "guess"], as_index=False).agg(
+    pairs = mistakes.groupby(["true", "predicted"], as_index=False).agg(
         count=("loss", "size"), median_loss=("loss", "median")
     )
     pairs = pairs.sort_values(["count", "median_loss"], ascending=False, kind="stable").iloc[:most]
+    totals = np.bincount(predictions.labels, minlength=len(predictions.class_names))
+    pairs.insert(3, "share", pairs["count"] / totals[pairs["true"].to_numpy(int)])
+    return pairs.reset_index(drop=True)
+
+
+def confused_pairs(predictions: Predictions, most: int | None = 10) -> pd.DataFrame:
+    """List the pairs (true class, predicted class) as :func:`pair_counts` does, with the classes' names."""
+    pairs = pair_counts(predictions, most)
     names = np.array(predictions.class_names, dtype=object)
-    totals = np.bincount(predictions.labels, minlength=len(names))
-    return pd.DataFrame(
-        {
-            "true": names[pairs["label"].to_numpy(int)],
-            "predicted": names[pairs["guess"].to_numpy(int)],
-            "count": pairs["count"].to_numpy(int),
-            "share": pairs["count"].to_numpy(int) / totals[pairs["label"].to_numpy(int)],
-            "median_loss": pairs["median_loss"].to_numpy(float),
-        }
-    )
+    for column in ("true", "predicted"):
+        pairs[column] = names[pairs[column].to_numpy(int)]
+    return pairs
