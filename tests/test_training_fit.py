@@ -17,7 +17,7 @@ from sightline.models import Normalize
 from sightline.predictions import predict
 from sightline.training import adamw, constant, fit, load_checkpoint, one_cycle, plateau, save_checkpoint, sgd
 from sightline.training.loop import Loop
-from sightline.training.optimizer import OPTIMIZERS, set_rates
+from sightline.training.optimizer import OPTIMIZERS, Muon, set_rates
 
 
 def make_data(train: int = 50, test: int = 30, seed: int = 0) -> Dataset:
@@ -285,13 +285,13 @@ def test_l1_adds_its_gradient():
     torch.testing.assert_close(weights(model)["7.bias"], weights(plain)["7.bias"])
 
 
-def test_biases_can_have_a_rate_of_their_own():
+def test_normalisation_can_have_a_rate_of_its_own():
     model = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
     optimizer = sgd(weight_decay=0.02, bias_lr_factor=64)(model)
     set_rates(optimizer, 0.5, 0.7)
     filters, vectors = optimizer.param_groups
-    assert [p.ndim for p in filters["params"]] == [2]
-    assert [p.ndim for p in vectors["params"]] == [1, 1, 1]
+    assert [id(p) for p in filters["params"]] == [id(p) for p in model[0].parameters()]
+    assert [id(p) for p in vectors["params"]] == [id(p) for p in model[1].parameters()]
     assert (filters["lr"], filters["weight_decay"], filters["momentum"]) == (0.5, 0.02, 0.7)
     assert vectors["lr"] == 32
     assert vectors["lr"] * vectors["weight_decay"] == pytest.approx(filters["lr"] * filters["weight_decay"])
@@ -300,7 +300,7 @@ def test_biases_can_have_a_rate_of_their_own():
 def test_every_optimizer_is_that_of_torch_and_leaves_frozen_parameters_out():
     model = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 2))
     model[0].requires_grad_(False)
-    kinds = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+    kinds = {"sgd": torch.optim.SGD, "muon": Muon, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
     for name, function in OPTIMIZERS.items():
         optimizer = function()(model)
         assert type(optimizer) is kinds[name]

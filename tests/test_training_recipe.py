@@ -15,6 +15,8 @@ from sightline.training.recipe import check_recipe
 SHIPPED = {
     "shapes-quick": (12, 256, None),
     "cifar10-quick": (None, 512, None),
+    "cifar10-94": (None, 1024, None),
+    "cifar10-96": (None, 1024, None),
     "resnet18-cutout16": (20, 512, 90.88),
     "custom-resnet-24": (24, 512, 88.0),
     "resnet18-colour": (20, 64, 91.09),
@@ -36,6 +38,8 @@ def test_the_shipped_recipes_are_these():
 
 def rate(name: str, epoch: float, steps: int = 98) -> float:
     recipe = load_recipe(name)
+    if recipe.finds_rate:
+        recipe = recipe.with_rate(0.1)
     schedule, momentum = recipe.make_schedule()
     assert momentum is None  # none of them cycles it
     return schedule(Progress(round(epoch * steps), steps, recipe.training.epochs))
@@ -117,6 +121,12 @@ def test_another_schedule_drops_the_options_of_the_old_one():
         ("optimizer.name=sdg", "optimizer.name is 'sdg'; did you mean 'sgd'"),
         ("optimizer.momentun=0.9", r"optimizer \(sgd\).momentun is not known; did you mean 'momentum'"),
         ("optimizer.momentum=1.0", r"optimizer \(sgd\).momentum is 1.0; input should be less than 1"),
+        ("average.name=emma", "average.name is 'emma'; did you mean 'ema'"),
+        ("average.decay=1.0", r"average \(ema\).decay is 1.0; input should be less than 1"),
+        ("mix.alpha=0.5", "mix.name is None; did you mean 'none'"),
+        ("mix.name=mixap", "mix.name is 'mixap'; did you mean 'mixup'"),
+        ("analysis.views=miror", "analysis.views is 'miror'; did you mean 'mirror'"),
+        ("training.memory_format=nhwc", "training.memory_format is 'nhwc'; input should be 'auto'"),
         ("schedule.name=onecycle", "schedule.name is 'onecycle'; did you mean 'one_cycle'"),
         ("schedule.max_lr=-1", r"schedule \(one_cycle\).max_lr is -1; input should be greater than 0"),
         ("schedule.name=step", r"schedule \(step\).lr is missing; it has no default"),

@@ -1,4 +1,4 @@
-"""What training leaves behind: a row per epoch and a row per step."""
+"""What training leaves behind: a row per epoch, a row per step, and two values per image and epoch."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from sightline.files import write_text
+from sightline.predictions.dynamics import Dynamics, save_dynamics
 
 Row = dict[str, float | int]
 
@@ -22,20 +23,24 @@ class History:
     validation_accuracy, seconds (of the whole epoch), images_per_second (of its training part).
     steps: step (from 1), epoch, lr, loss (mean of the batch).
     kept: the epoch whose weights the model has.
+    dynamics: margin and probability of each training image in each epoch, as it was trained on.
     """
 
     epochs: list[Row] = field(default_factory=list)
     steps: list[Row] = field(default_factory=list)
     kept: int = 0
+    dynamics: Dynamics | None = field(default=None, compare=False)
 
     def to_frame(self) -> pd.DataFrame:
         """Return the table of epochs."""
         return pd.DataFrame(self.epochs)
 
     def save(self, folder: Path) -> None:
-        """Write `history.csv` and `steps.csv`."""
+        """Write `history.csv`, `steps.csv` and `dynamics.npz`."""
         write_text(folder / "history.csv", _csv(self.epochs))
         write_text(folder / "steps.csv", _csv(self.steps))
+        if self.dynamics is not None:
+            save_dynamics(folder / "dynamics.npz", self.dynamics)
 
 
 def _csv(rows: list[Row]) -> str:

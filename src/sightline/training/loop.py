@@ -8,66 +8,25 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 
-from sightline.data import Dataset, ResidentBatches, Split, StreamedBatches
-from sightline.data.splits import stratified_split
+from sightline.data import ResidentBatches, StreamedBatches
 from sightline.errors import SightlineError
-from sightline.predictions import predict
+from sightline.models import evaluating, processes
+from sightline.training.averaging import Average
 from sightline.training.checkpoint import load_checkpoint, save_checkpoint
+from sightline.training.distributed import average_statistics, fill_gaps, replicate, reseed, total_losses
+from sightline.training.dynamics import Recorder
 from sightline.training.history import History, Row
+from sightline.training.mixing import Mix, mix_generator
+from sightline.training.monitor import Monitor
 from sightline.training.optimizer import set_rates
 from sightline.training.schedule import Progress, Schedule
 from sightline.training.update import train_step
 
 _CHECK_EVERY = 50  # steps between looks at the losses on an accelerator, where a look waits for the device
-
-
-def hold_out(split: Split, share: float, seed: int) -> tuple[Split, Split | None]:
-    """Return the rest and a part of `share`, drawn by seed with the same share of every class."""
-    if share == 0:
-        return split, None
-    kept, held = stratified_split(split.labels, test_fraction=share, seed=seed)
-    if not len(held):
-        raise SightlineError(
-            f"validation={share} of {len(split)} training images leaves no image to validate on"
-        )
-    return split.take(kept), split.take(held)
-
-
-@dataclass
-class Monitor:
-    """Watches a model at the end of each epoch; chooses by the validation split alone."""
-
-    data: Dataset
-    held: Split | None
-    keep: str
-    patience: int | None
-    best: dict[str, Any] = field(default_factory=dict)
-
-    def measure(self, model: nn.Module, precision: str) -> Row:
-        """Return validation_loss, validation_accuracy (if there is a split), test_loss, test_accuracy."""
-        row: Row = {}
-        for name, split in (("validation", self.held), ("test", self.data.test)):
-            if split is not None:
-                found = predict(model, split, class_names=self.data.class_names, precision=precision)
-                row[f"{name}_loss"] = float(found.loss.mean())
-                row[f"{name}_accuracy"] = float(found.correct.mean())
-        return row
-
-    def note(self, row: Row, model: nn.Module) -> None:
-        """Remember the epoch of `row`, with its weights if they are to be kept, if it is the best so far."""
-        if self.held is not None and row["validation_loss"] < self.best.get("loss", float("inf")):
-            weights = {k: v.detach().cpu().clone() for k, v in model.state_dict().items()}
-            self.best = {"loss": row["validation_loss"], "epoch": row["epoch"]}
-            self.best |= {"weights": weights} if self.keep == "best" else {}
-
-    def gives_up(self, epoch: int) -> bool:
-        """Whether `patience` epochs have passed since the best one."""
-        return bool(self.patience) and epoch - self.best.get("epoch", epoch) >= self.patience
 
 
 @dataclass
@@ -81,18 +40,25 @@ class Loop:
     schedule: Schedule
     momentum: Schedule | None
     precision: str
+    memory_format: torch.memory_format
     label_smoothing: float
     l1: float
     device: torch.device
     monitor: Monitor
+    recorder: Recorder
+    average: Average | None
+    mix: Mix | None
+    seed: int
     checkpoint: Path | None
     checkpoint_seconds: float
     on_step: Callable[[Progress, int], None] | None
+    freeze: Callable[[int], None] = lambda epoch: None  # makes ready for an epoch
     history: History = field(default_factory=History)
     position: int = 0  # steps done in the current epoch
     seconds: float = 0.0  # spent in the current epoch before it was interrupted
 
     def __post_init__(self) -> None:
+        self.replica = self.model  # what a step calls
         self._clear()
 
     def _clear(self) -> None:
@@ -120,39 +86,64 @@ class Loop:
     def run_epoch(self) -> None:
         """Train from the current position to the end of the epoch, measure, add a row to the history."""
         self.model.train()
+        self.freeze(self.epoch)
+        self.replica = replicate(self.model, self.device)
         started = saved = time.perf_counter()
         # Closed at once if a step fails: workers may stand behind it.
         with contextlib.closing(self.batches.epoch(self.epoch, start=self.position)) as batches:
             for batch in batches:
-                self._step(batch.images, batch.labels)
+                logits = self._step(batch.images, batch.labels)
+                if self.batches.weight(self.position - 1):
+                    self.recorder.note(batch.indices, batch.labels, logits)
                 now = time.perf_counter()
-                if now - saved > self.checkpoint_seconds and self.position < len(self.batches):
+                if self.position < len(self.batches) and self._save_is_due(now - saved):
                     self.save(self.seconds + now - started)
                     saved = now
         self._check_losses(len(self.batches) - 1)
         self._close_epoch(started)
         self.save(0.0)
 
-    def _step(self, images: torch.Tensor, labels: torch.Tensor) -> None:
-        progress = self.progress(self.position)
+    def _save_is_due(self, seconds: float) -> bool:
+        # Clocks differ, and all processes have to save at the same step: process 0 says when.
+        if self.checkpoint is None:
+            return False
+        if processes.size() > 1 and self.device.type != "cpu" and self.position % _CHECK_EVERY:
+            return False
+        return processes.agreed(seconds > self.checkpoint_seconds)
+
+    def _step(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        progress, weight = self.progress(self.position), self.batches.weight(self.position)
+        reseed(self.seed, self.epoch, self.position)
         set_rates(self.optimizer, self.schedule(progress), self.momentum(progress) if self.momentum else None)
-        loss, hits = train_step(
-            self.model,
-            self.optimizer,
-            images,
-            labels,
-            precision=self.precision,
-            label_smoothing=self.label_smoothing,
-            l1=self.l1,
-        )
+        images = images.contiguous(memory_format=self.memory_format)
+        mixed = None
+        if self.mix is not None:
+            mixed = self.mix(images, mix_generator(self.seed, self.epoch, self.position))
+            images = mixed.images
+        # A process without an image of its own takes part with weight 0, and leaves the statistics alone.
+        with contextlib.nullcontext() if weight else evaluating(self.model):
+            loss, logits = train_step(
+                self.replica,
+                self.optimizer,
+                images,
+                labels,
+                precision=self.precision,
+                label_smoothing=self.label_smoothing,
+                l1=self.l1,
+                mixed=mixed,
+                weight=weight,
+            )
         self.losses[self.position] = loss
-        self.sizes[self.position] = len(labels)
-        self.hits += hits
+        self.sizes[self.position] = len(labels) if weight else 0
+        self.hits += (logits.argmax(1) == labels).sum() if weight else 0
+        if self.average is not None:
+            self.average.update(self.model, progress.step + 1, progress.steps)
         if self.device.type == "cpu" or self.position % _CHECK_EVERY == 0:
             self._check_losses(self.position)
         self.position += 1
-        if self.on_step is not None:
-            self.on_step(progress, len(labels))
+        if self.on_step is not None and processes.leads():
+            self.on_step(progress, round(len(labels) * processes.size() / weight))
+        return logits
 
     def _check_losses(self, position: int) -> None:
         bad = (~self.losses[: position + 1].isfinite()).nonzero()
@@ -166,15 +157,18 @@ class Loop:
 
     def _close_epoch(self, started: float) -> None:
         trained = self.seconds + time.perf_counter() - started
-        found = self.monitor.measure(self.model, self.precision)
-        losses, images = self.losses.cpu(), int(self.sizes.sum())
+        self.replica = self.model
+        losses, sizes, hits = self._put_together()
+        with self._shown():
+            found = self.monitor.measure(self.model, self.precision)
+        losses, images = losses.cpu(), int(sizes.sum())
         rates = [self.schedule(self.progress(i)) for i in range(len(self.batches))]
         first = self.epoch * len(self.batches) + 1
         row: Row = {
             "epoch": self.epoch + 1,
             "lr": rates[-1],
-            "train_loss": float((losses.double() * self.sizes).sum() / images),
-            "train_accuracy": int(self.hits) / images,
+            "train_loss": float((losses.double() * sizes).sum() / images),
+            "train_accuracy": int(hits) / images,
             **found,
             "seconds": self.seconds + time.perf_counter() - started,
             "images_per_second": images / trained,
@@ -183,13 +177,30 @@ class Loop:
             {"step": first + i, "epoch": self.epoch + 1, "lr": rate, "loss": float(loss)}
             for i, (rate, loss) in enumerate(zip(rates, losses, strict=True))
         )
-        self.monitor.note(row, self.model)
+        with self._shown():
+            self.monitor.note(row, self.model)
         self.history.epochs.append(row)
+        self.recorder.close_epoch()
+        self.history = dataclasses.replace(self.history, dynamics=self.recorder.dynamics())
         self._clear()
 
+    def _shown(self) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext() if self.average is None else self.average.shown(self.model)
+
+    def _put_together(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Give model and recorder what all processes have; return their losses, sizes and hits as one's."""
+        average_statistics(self.model.named_buffers())
+        if self.average is not None:
+            average_statistics(self.average.slow.items())
+        fill_gaps(self.recorder.current)
+        return total_losses(self.losses, self.sizes, self.hits)
+
     def save(self, seconds: float) -> None:
-        """Write the checkpoint, if one is wanted."""
+        """Write the checkpoint, if one is wanted; with several processes, process 0 does, for all."""
         if self.checkpoint is None:
+            return
+        losses, sizes, hits = self._put_together()
+        if not processes.leads():
             return
         state = {
             "model": self.model.state_dict(),
@@ -198,10 +209,12 @@ class Loop:
             "steps": self.history.steps,
             "position": self.position,
             "seconds": seconds,
-            "losses": self.losses,
-            "sizes": self.sizes,
-            "hits": self.hits,
+            "losses": losses,
+            "sizes": sizes,
+            "hits": hits,
+            "dynamics": self.recorder.state(),
             "best": self.monitor.best,
+            "average": None if self.average is None else self.average.slow,
             "rng": torch.get_rng_state(),
             "device_rng": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
         }
@@ -209,17 +222,22 @@ class Loop:
 
     def restore(self, path: Path) -> None:
         """Go back to what :meth:`save` wrote."""
-        state = load_checkpoint(path)
+        state = processes.leader_does(lambda: load_checkpoint(path))
         try:
             self.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
-        except (RuntimeError, ValueError, KeyError) as error:
+            if self.average is not None:
+                self.average.load(state["average"])
+            self.recorder.restore(state["dynamics"])
+        except (RuntimeError, ValueError, KeyError, TypeError) as error:
             first = str(error).splitlines()[0]
             raise SightlineError(f"{path} belongs to another recipe ({first}); start the run anew") from None
-        self.history = History(state["epochs"], state["steps"])
+        self.history = History(state["epochs"], state["steps"], dynamics=self.recorder.dynamics())
         self.position, self.seconds = state["position"], state["seconds"]
         self.losses = state["losses"].to(self.device)
         self.hits, self.sizes = state["hits"].to(self.device), state["sizes"]
+        if not processes.leads():  # what was trained on so far is counted once
+            self.hits, self.sizes = torch.zeros_like(self.hits), torch.zeros_like(self.sizes)
         self.monitor.best = state["best"]
         torch.set_rng_state(state["rng"])
         if state["device_rng"] is not None and self.device.type == "cuda":
@@ -228,6 +246,8 @@ class Loop:
     def conclude(self) -> History:
         """Give the model the weights that are to be kept and return the history."""
         kept = self.epoch
+        if self.average is not None:
+            self.average.give(self.model)
         if self.monitor.keep == "best":
             self.model.load_state_dict(self.monitor.best["weights"])
             kept = self.monitor.best["epoch"]

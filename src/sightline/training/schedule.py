@@ -33,6 +33,11 @@ class Progress:
     losses: Sequence[float] = field(default=())
 
     @property
+    def steps(self) -> int:
+        """Steps of the whole training."""
+        return self.steps_per_epoch * self.epochs
+
+    @property
     def epoch(self) -> int:
         """The epoch that the step belongs to, from 0."""
         return self.step // self.steps_per_epoch

@@ -1,0 +1,129 @@
+"""What two processes do together for `test_training_distributed.py`; each writes what it has at the end.
+
+Run as `python distributed_jobs.py FOLDER` in the environment of each process. The functions that do not
+need a second process serve the test as well, to do the same in one.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from sightline.data import Augmentation, Dataset, Split
+from sightline.errors import SightlineError
+from sightline.models import Normalize, processes
+from sightline.predictions.sharing import predict_shared
+from sightline.training import History, constant, fit, one_cycle, sgd
+
+OPTIONS: dict[str, Any] = {
+    "epochs": 3, "batch_size": 16, "schedule": one_cycle(0.3), "label_smoothing": 0.1, "l1": 1e-4,
+    "optimizer": sgd(momentum=0.8, weight_decay=0.01), "seed": 4, "precision": "float32", "device": "cpu",
+    "augmentation": Augmentation(crop_padding=1, flip="random", hole_size=2, hole_p=0.5),
+    "validation": 0.2, "keep": "best", "on_epoch": lambda history, epochs: None, "checkpoint_seconds": 0.0,
+}  # fmt: skip
+CUT_AT = 6  # the step before which the checkpoint is copied: 49 images make 4 steps, so in the second epoch
+
+
+def make_data(train: int = 61, test: int = 31) -> Dataset:
+    """Three classes that differ in the mean of a channel; 49 of 61 are left to train on."""
+    generator = np.random.default_rng(0)
+
+    def split(count: int) -> Split:
+        labels = np.arange(count) % 3
+        images = generator.integers(0, 160, (count, 8, 8, 3))
+        images[np.arange(count), :, :, labels] += 60
+        return Split(images.astype(np.uint8), labels)
+
+    return Dataset("three", ("red", "green", "blue"), split(train), split(test))
+
+
+def make_model(data: Dataset, *, seed: int = 0, norm: bool = False, dropout: float = 0.0) -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return nn.Sequential(
+            Normalize(data.mean.tolist(), data.std.tolist()),
+            nn.Conv2d(3, 6, 3, padding=1), nn.BatchNorm2d(6) if norm else nn.Identity(), nn.ReLU(),
+            nn.Dropout(dropout), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 3),
+        )  # fmt: skip
+
+
+def trained(folder: Path, name: str, *, resume: bool = False, **options: Any) -> tuple[nn.Module, History]:
+    """Train the model without BatchNorm, and keep a copy of its checkpoint of step CUT_AT."""
+    data, checkpoint = make_data(), folder / f"{name}.pt"
+    model = make_model(data, seed=processes.rank())  # process 0's weights are to win
+
+    def copy(progress, images) -> None:
+        if progress.step == CUT_AT:
+            shutil.copy(checkpoint, folder / f"{name}-cut.pt")
+
+    given = {**OPTIONS, "checkpoint": checkpoint, "on_step": copy, **options}
+    return model, fit(model, data, **given, resume=resume)
+
+
+def message(work) -> str:
+    try:
+        work()
+    except (SightlineError, ValueError) as error:
+        return f"{type(error).__name__}: {error}"
+    return "nothing"
+
+
+def fail_in(number: int, error: Exception) -> Any:
+    def work() -> int:
+        if processes.rank() == number:
+            raise error
+        return processes.rank()
+
+    return work
+
+
+def main(folder: Path) -> None:
+    data = make_data()
+    seen: list[tuple[int, int]] = []
+    model, history = trained(folder, "two")
+    resumed, resumed_history = trained(folder, "one-cut", resume=True)
+    options = {**OPTIONS, "l1": 0.0, "keep": "last"}
+    normed = make_model(data, norm=True)
+    fit(normed, data, **options, on_step=lambda progress, images: seen.append((progress.step, images)))
+    dropped = make_model(data, dropout=0.5)
+    cut = {**options, "checkpoint": folder / "dropped.pt", "schedule": constant(0.1)}
+    fit(dropped, data, **cut | {"epochs": 1})
+    fit(dropped, data, **cut, resume=True)
+    whole = make_model(data, dropout=0.5)
+    fit(whole, data, **cut | {"checkpoint": None})
+    tables = [
+        predict_shared(model.eval(), data.test.take(np.arange(count)), class_names=data.class_names)
+        for count in (31, 1)
+    ]
+    state = {
+        "model": model.state_dict(), "resumed": resumed.state_dict(), "normed": normed.state_dict(),
+        "dropped": dropped.state_dict(), "whole": whole.state_dict(),
+        "epochs": history.epochs, "steps": history.steps, "kept": history.kept,
+        "margin": torch.from_numpy(history.dynamics.margin),
+        "probability": torch.from_numpy(history.dynamics.probability),
+        "resumed_margin": torch.from_numpy(resumed_history.dynamics.margin),
+        "resumed_probability": torch.from_numpy(resumed_history.dynamics.probability),
+        "resumed_epochs": resumed_history.epochs, "resumed_steps": resumed_history.steps, "seen": seen,
+        "logits": [torch.from_numpy(table.logits) for table in tables],
+        "messages": [
+            message(lambda: processes.leader_does(fail_in(0, SightlineError("no such recipe")))),
+            message(lambda: processes.leader_does(fail_in(0, ValueError("two\nlines")))),
+            message(lambda: processes.all_do(fail_in(1, SightlineError("no such picture")))),
+        ],
+        "ranks": processes.all_do(processes.rank), "agreed": processes.agreed(7 + processes.rank()),
+        "order": processes.machine_first(processes.rank),
+        "total": processes.total(torch.tensor([1 + processes.rank()])),
+    }  # fmt: skip
+    torch.save(state, folder / f"rank{processes.rank()}.pt")
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    with processes.joined():
+        main(Path(sys.argv[1]))
