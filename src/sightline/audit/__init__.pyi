@@ -1,3 +1,173 @@
+from .agreement import Agreement as Agreement
+from .agreement import ListQuality as ListQuality
+from .agreement import precision_recall as precision_recall
+from .agreement import suspect_agreement as suspect_agreement
+from .ambiguity import Difficulty as Difficulty
+from .ambiguity import sort_by_difficulty as sort_by_difficulty
+from .ambiguity import view_spread as view_spread
+from .attributes import CELLS as CELLS
+from .attributes import evidence_attributes as evidence_attributes
+from .attributes import image_attributes as image_attributes
+from .budget import CAUSES as CAUSES
+from .budget import ErrorBudget as ErrorBudget
+from .budget import error_budget as error_budget
+from .calibration import CalibrationFloor as CalibrationFloor
+from .calibration import calibration_error as calibration_error
+from .calibration import calibration_floor as calibration_floor
+from .calibration import equal_mass as equal_mass
+from .calibration import equal_width as equal_width
+from .calibration import reliability as reliability
+from .comparison import Comparison as Comparison
+from .comparison import compare_predictions as compare_predictions
+from .conditions import Condition as Condition
+from .conditions import attribute_conditions as attribute_conditions
+from .conditions import class_conditions as class_conditions
+from .conditions import cluster_conditions as cluster_conditions
+from .conformal import ConformalCheck as ConformalCheck
+from .conformal import check_conformal as check_conformal
+from .conformal import conformal_sets as conformal_sets
+from .conformal import conformal_threshold as conformal_threshold
+from .confusions import confusion_pairs as confusion_pairs
+from .confusions import frequent_pairs as frequent_pairs
+from .decisions import Decision as Decision
+from .decisions import Decisions as Decisions
+from .decisions import apply_decisions as apply_decisions
+from .decisions import read_decisions as read_decisions
+from .decisions import write_decisions as write_decisions
+from .duplicates import AccuracyWithout as AccuracyWithout
+from .duplicates import Duplicates as Duplicates
+from .duplicates import accuracy_without as accuracy_without
+from .duplicates import near_duplicates as near_duplicates
+from .dynamics import area_under_margin as area_under_margin
+from .dynamics import cartography as cartography
+from .dynamics import forgetting_events as forgetting_events
+from .dynamics import rank_by_dynamics as rank_by_dynamics
+from .evidence import Evidence as Evidence
+from .fixes import Fix as Fix
+from .fixes import Gain as Gain
+from .fixes import rank_fixes as rank_fixes
+from .neighbours import Neighbours as Neighbours
+from .neighbours import nearest_neighbours as nearest_neighbours
+from .neighbours import neighbour_evidence as neighbour_evidence
+from .planted import average_precision as average_precision
 from .planted import check_planted as check_planted
+from .record import Audit as Audit
+from .record import read_audit as read_audit
+from .record import write_audit as write_audit
+from .remedies import collect_for_pair as collect_for_pair
+from .remedies import collect_for_slice as collect_for_slice
+from .remedies import drop_copies as drop_copies
+from .remedies import drop_twins as drop_twins
+from .remedies import relabel_test as relabel_test
+from .remedies import relabel_train as relabel_train
+from .remedies import use_temperature as use_temperature
+from .remedies import use_threshold as use_threshold
+from .robustness import Robustness as Robustness
+from .robustness import robustness_table as robustness_table
+from .selective import Rejection as Rejection
+from .selective import augrc as augrc
+from .selective import aurc as aurc
+from .selective import choose_threshold as choose_threshold
+from .selective import risk_coverage as risk_coverage
+from .slices import Slice as Slice
+from .slices import find_slices as find_slices
+from .suspects import confident_joint as confident_joint
+from .suspects import confident_thresholds as confident_thresholds
+from .suspects import label_suspects as label_suspects
+from .suspects import noise_rate_pruning as noise_rate_pruning
+from .suspects import normalized_margin as normalized_margin
+from .suspects import off_diagonal as off_diagonal
+from .suspects import self_confidence as self_confidence
+from .temperature import CrossFit as CrossFit
+from .temperature import cross_fit_temperature as cross_fit_temperature
+from .temperature import fit_temperature as fit_temperature
+from .training_suspects import suspects_from_dynamics as suspects_from_dynamics
+from .whole import make_audit as make_audit
 
-__all__ = ["check_planted"]
+__all__ = [
+    "CAUSES",
+    "CELLS",
+    "AccuracyWithout",
+    "Agreement",
+    "Audit",
+    "CalibrationFloor",
+    "Comparison",
+    "Condition",
+    "ConformalCheck",
+    "CrossFit",
+    "Decision",
+    "Decisions",
+    "Difficulty",
+    "Duplicates",
+    "ErrorBudget",
+    "Evidence",
+    "Fix",
+    "Gain",
+    "ListQuality",
+    "Neighbours",
+    "Rejection",
+    "Robustness",
+    "Slice",
+    "accuracy_without",
+    "apply_decisions",
+    "area_under_margin",
+    "attribute_conditions",
+    "augrc",
+    "aurc",
+    "average_precision",
+    "calibration_error",
+    "calibration_floor",
+    "cartography",
+    "check_conformal",
+    "check_planted",
+    "choose_threshold",
+    "class_conditions",
+    "cluster_conditions",
+    "collect_for_pair",
+    "collect_for_slice",
+    "compare_predictions",
+    "confident_joint",
+    "confident_thresholds",
+    "conformal_sets",
+    "conformal_threshold",
+    "confusion_pairs",
+    "cross_fit_temperature",
+    "drop_copies",
+    "drop_twins",
+    "equal_mass",
+    "equal_width",
+    "error_budget",
+    "evidence_attributes",
+    "find_slices",
+    "fit_temperature",
+    "forgetting_events",
+    "frequent_pairs",
+    "image_attributes",
+    "label_suspects",
+    "make_audit",
+    "near_duplicates",
+    "nearest_neighbours",
+    "neighbour_evidence",
+    "noise_rate_pruning",
+    "normalized_margin",
+    "off_diagonal",
+    "precision_recall",
+    "rank_by_dynamics",
+    "rank_fixes",
+    "read_audit",
+    "read_decisions",
+    "relabel_test",
+    "relabel_train",
+    "reliability",
+    "risk_coverage",
+    "robustness_table",
+    "self_confidence",
+    "sort_by_difficulty",
+    "suspect_agreement",
+    "suspects_from_dynamics",
+    "use_temperature",
+    "use_threshold",
+    "view_spread",
+    "write_audit",
+    "write_decisions",
+]

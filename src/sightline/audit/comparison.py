@@ -1,0 +1,132 @@
+"""Is B better than A on the same images: fixed, broken, churned, and whether chance explains it.
+
+>>> labels, names = np.array([0, 1, 1, 0]), ("a", "b")
+>>> a = Predictions(np.eye(2)[[0, 1, 0, 1]], labels, names)
+>>> b = Predictions(np.eye(2)[[0, 1, 1, 1]], labels, names)
+>>> result = compare_predictions(a, b)
+>>> result.fixed.tolist(), result.broken.tolist(), result.difference, result.p
+([2], [], 0.25, 1.0)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sightline.errors import SightlineError
+from sightline.predictions import Predictions
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two models' predictions on the same images.
+
+    fixed, broken, churned: indices of the images that only B gets right, that only A gets right, and that
+    both get wrong in different ways; together all images whose prediction changed. accuracy_a,
+    accuracy_b: in [0, 1]. difference: b - a, with its 95 % interval. p: exact McNemar test (two-sided)
+    of "fixed and broken are equally likely". per_class: a row for each class: label, count, a, b, difference,
+    interval_low, interval_high, fixed, broken (NaN shares for a class without images).
+    """
+
+    fixed: np.ndarray
+    broken: np.ndarray
+    churned: np.ndarray
+    accuracy_a: float
+    accuracy_b: float
+    difference: float
+    interval: tuple[float, float]
+    p: float
+    per_class: pd.DataFrame
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain Python values, ready for JSON (NaN as None)."""
+        rows = self.per_class.astype(object).where(self.per_class.notna(), None)
+        return {
+            "fixed": self.fixed.tolist(),
+            "broken": self.broken.tolist(),
+            "churned": self.churned.tolist(),
+            "mcnemar": {"b": len(self.broken), "c": len(self.fixed), "p": self.p},
+            "accuracy": {
+                "a": self.accuracy_a,
+                "b": self.accuracy_b,
+                "difference": self.difference,
+                "interval": list(self.interval),
+            },
+            "per_class": rows.to_dict("records"),
+        }
+
+
+def compare_predictions(a: Predictions, b: Predictions) -> Comparison:
+    """Compare two models image by image.
+
+    The interval of a difference is that of Agresti & Min (2005) for paired shares: Wald's, after half an
+    image was added to each of the four cells. Raises SightlineError unless both are about the same images:
+    as many, with the same labels and classes.
+    """
+    import pandas as pd
+    from scipy.stats import binomtest
+
+    _check_same(a, b)
+    fixed, broken = ~a.correct & b.correct, a.correct & ~b.correct
+    churned = ~a.correct & ~b.correct & (a.predicted != b.predicted)
+    gained, lost = int(fixed.sum()), int(broken.sum())
+    low, high = _paired_interval(np.array(gained), np.array(lost), np.array(len(a)))
+    classes = len(a.class_names)
+    count, right_a, right_b, better, worse = (
+        np.bincount(a.labels[chosen], minlength=classes)
+        for chosen in (slice(None), a.correct, b.correct, fixed, broken)
+    )
+    totals = np.where(count, count, np.nan)
+    lows, highs = _paired_interval(better, worse, totals)
+    per_class = pd.DataFrame(
+        {
+            "label": list(a.class_names),
+            "count": count,
+            "a": right_a / totals,
+            "b": right_b / totals,
+            "difference": (better - worse) / totals,
+            "interval_low": lows,
+            "interval_high": highs,
+            "fixed": better,
+            "broken": worse,
+        }
+    )
+    return Comparison(
+        fixed=np.flatnonzero(fixed),
+        broken=np.flatnonzero(broken),
+        churned=np.flatnonzero(churned),
+        accuracy_a=float(a.correct.mean()),
+        accuracy_b=float(b.correct.mean()),
+        difference=(gained - lost) / len(a),
+        interval=(float(low), float(high)),
+        p=float(binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0,
+        per_class=per_class,
+    )
+
+
+def _paired_interval(gained: np.ndarray, lost: np.ndarray, n: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    n, gained, lost = n + 2, gained + 0.5, lost + 0.5
+    centre = (gained - lost) / n
+    half = 1.959964 * np.sqrt(((gained + lost) / n - centre**2) / n)
+    return np.maximum(centre - half, -1), np.minimum(centre + half, 1)
+
+
+def _check_same(a: Predictions, b: Predictions) -> None:
+    if a.class_names != b.class_names:
+        raise SightlineError(
+            f"the classes differ: {', '.join(a.class_names[:5])} ... and {', '.join(b.class_names[:5])} ...; "
+            "only models of the same classes can be compared"
+        )
+    if len(a) != len(b):
+        raise SightlineError(f"{len(a)} and {len(b)} images; compare both models on the same test split")
+    differing = int((a.labels != b.labels).sum())
+    if differing:
+        raise SightlineError(
+            f"the labels of {differing} of {len(a)} images differ; predict both with the same labels, or "
+            "give both the mended ones: Predictions(a.logits, b.labels, a.class_names)"
+        )

@@ -1,0 +1,89 @@
+"""Exact nearest neighbours by cosine, in blocks of a bounded size: matrix products, no index.
+
+Products in float32 find the few that can be among the nearest; these are worked out again in float64, so
+that equal images have exactly equal similarities and ties can be broken by index.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+BLOCK = 2**24  # similarities held at once: 64 MB in float32
+_SLACK = 1e-5  # more than a sum of float32 products of unit vectors can be off by
+
+
+def unit_rows(rows: np.ndarray) -> np.ndarray:
+    """Return each row scaled to length 1 in float32; a row of zeros stays zero, alike to nothing.
+
+    >>> unit_rows(np.array([[3.0, 4.0], [0.0, 0.0]])).round(3).tolist()
+    [[0.6000000238418579, 0.800000011920929], [0.0, 0.0]]
+    """
+    rows = np.asarray(rows, np.float32)
+    largest = np.abs(rows).max(axis=1, keepdims=True, initial=0)  # first, so that no square overflows
+    scaled = np.divide(rows, largest, out=np.zeros_like(rows), where=largest > 0)
+    lengths = np.linalg.norm(scaled, axis=1, keepdims=True)
+    return np.divide(scaled, lengths, out=scaled, where=lengths > 0)
+
+
+def nearest_rows(queries: np.ndarray, keys: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return indices (Q, k) and similarities (Q, k) of the k most similar keys, the most similar first.
+
+    queries: (Q, D), keys: (N, D), unit rows. Equal similarities stand in the order of the keys.
+    """
+    indices = np.empty((len(queries), k), np.int64)
+    similarities = np.empty((len(queries), k), np.float64)
+    for start, block in _blocks(queries, keys):
+        cut = np.partition(block, len(keys) - k, axis=1)[:, len(keys) - k]
+        rows, columns = np.nonzero(block >= cut[:, None] - _SLACK)
+        exact = similarity_of(queries, keys, start + rows, columns)
+        order = np.lexsort((columns, -exact, rows))
+        first = np.searchsorted(rows, np.arange(len(block)))  # rows are sorted: where each one begins
+        chosen = order[first[:, None] + np.arange(k)]
+        indices[start : start + len(block)] = columns[chosen]
+        similarities[start : start + len(block)] = exact[chosen]
+    return indices, similarities
+
+
+def pairs_above(
+    queries: np.ndarray, keys: np.ndarray, threshold: float, *, upper: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the places (queries, keys) of all pairs whose similarity is at least `threshold`.
+
+    upper: only pairs whose key comes after the query, of one set with itself; half of the work.
+    """
+    rows, columns = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+    for start, first, block in _tiles(queries, keys, upper):
+        near = np.flatnonzero(block.ravel() >= threshold)
+        row, column = np.divmod(near, block.shape[1])
+        row, column = row + start, column + first
+        kept = column > row if upper else slice(None)
+        rows.append(row[kept])
+        columns.append(column[kept])
+    return np.concatenate(rows), np.concatenate(columns)
+
+
+def similarity_of(queries: np.ndarray, keys: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """Return the similarity of each pair (rows[i], columns[i]), (P,) float64, worked out in float64."""
+    result = np.empty(len(rows), np.float64)
+    step = max(1, BLOCK // (4 * max(queries.shape[1], 1)))
+    for start in range(0, len(rows), step):
+        chosen = slice(start, start + step)
+        one, other = queries[rows[chosen]].astype(np.float64), keys[columns[chosen]].astype(np.float64)
+        result[chosen] = np.einsum("pd,pd->p", one, other)
+    return result
+
+
+def _blocks(queries: np.ndarray, keys: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    step = max(1, BLOCK // max(len(keys), 1))
+    for start in range(0, len(queries), step):
+        yield start, queries[start : start + step] @ keys.T  # (step, N)
+
+
+def _tiles(queries: np.ndarray, keys: np.ndarray, upper: bool) -> Iterator[tuple[int, int, np.ndarray]]:
+    # Tiles that fit the processor's cache: what follows a product reads it again.
+    side = 1024
+    for start in range(0, len(queries), side):
+        for first in range(start if upper else 0, len(keys), 4 * side):
+            yield start, first, queries[start : start + side] @ keys[first : first + 4 * side].T

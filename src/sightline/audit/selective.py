@@ -1,0 +1,141 @@
+"""When the model may stay silent: risk against coverage, and the threshold for a wanted error rate.
+
+Accept the images whose confidence is at least a threshold. Coverage is their share, risk the share of
+mistakes among them. Images of one confidence are accepted together, so nothing here depends on the order
+of the images.
+
+    >>> curve = risk_coverage([0.9, 0.8, 0.8, 0.6], [True, True, False, False])
+    >>> curve[["coverage", "errors"]].values.tolist()
+    [[0.25, 0.0], [0.75, 1.0], [1.0, 2.0]]
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sightline.audit.arrays import confident, halves
+from sightline.errors import SightlineError
+from sightline.predictions import wilson_interval
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from numpy.typing import ArrayLike
+
+
+def risk_coverage(confidence: ArrayLike, correct: ArrayLike, *, most: int | None = None) -> pd.DataFrame:
+    """Return the risk-coverage curve, a row for each confidence that occurs, the most confident first.
+
+    confidence: (N,) in [0, 1]. correct: (N,) bool. most: keep at most this many rows, evenly spread over
+    the coverage, the last one always among them. Columns: threshold (accept confidence >= threshold),
+    coverage and risk in [0, 1], accepted and errors (counts).
+    """
+    import pandas as pd
+
+    threshold, accepted, errors = _steps(*confident(confidence, correct))
+    if most is not None and len(threshold) > most:
+        wanted = np.linspace(accepted[0], accepted[-1], most)
+        kept = np.unique(np.searchsorted(accepted, wanted))
+        threshold, accepted, errors = threshold[kept], accepted[kept], errors[kept]
+    return pd.DataFrame(
+        {
+            "threshold": threshold,
+            "coverage": accepted / np.size(confidence),
+            "risk": errors / accepted,
+            "accepted": accepted,
+            "errors": errors,
+        }
+    )
+
+
+def aurc(confidence: ArrayLike, correct: ArrayLike) -> float:
+    """Return the area under the risk-coverage curve, in [0, 1]: the mean over k of the risk of the k surest.
+
+    Source: Geifman, Uziel & El-Yaniv (2019), eq. 3. Where confidences are equal, it is the mean over all
+    orders of those images, in closed form.
+    """
+    confidence, correct = confident(confidence, correct)
+    _, accepted, errors = _steps(confidence, correct)
+    ranks = np.arange(1, len(confidence) + 1)
+    # The k-th of m equal ones brings, on the average over their orders, e/m mistakes: linear in between.
+    expected = np.interp(ranks, np.concatenate([[0], accepted]), np.concatenate([[0], errors]))
+    return float((expected / ranks).mean())
+
+
+def augrc(confidence: ArrayLike, correct: ArrayLike) -> float:
+    """Return the area under the generalised risk-coverage curve, in [0, 1/2].
+
+    The generalised risk is P(accepted and wrong), so the area is the mean risk of a mistake that nobody
+    is warned of; unlike AURC it does not weigh the few surest images most. Source: Traub et al. (2024),
+    eq. 6; it equals (1 - AUROC) a (1 - a) + (1 - a)^2 / 2 with a the accuracy (eq. 7) and AUROC that
+    of the confidence telling right from wrong.
+    """
+    confidence, correct = confident(confidence, correct)
+    _, accepted, errors = _steps(confidence, correct)
+    coverage, risk = (np.concatenate([[0], counts]) / len(confidence) for counts in (accepted, errors))
+    return float(np.trapezoid(risk, coverage))
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """A threshold that was chosen on one half of the images, and what it gave on the other half.
+
+    error: the error rate that was wanted. threshold: accept confidence >= threshold. coverage, checked:
+    share of the other half that is accepted, and the error rate there, with its 95 % interval (Wilson).
+    bound: the error rate that is exceeded with a probability of at most 5 % (Clopper-Pearson, one-sided).
+    guaranteed: bound <= error, which holds for new images that are drawn as these were.
+    """
+
+    error: float
+    threshold: float
+    coverage: float
+    checked: float
+    interval: tuple[float, float]
+    bound: float
+    guaranteed: bool
+
+
+def choose_threshold(
+    confidence: ArrayLike, correct: ArrayLike, *, error: float, seed: int = 0
+) -> Rejection | None:
+    """Return the threshold that accepts most images at an error rate of at most `error`, and its check.
+
+    It is chosen on a random half and checked on the other; None where no threshold of the first half keeps
+    the error rate, or where it accepts nothing of the second. Source of the bound: Geifman & El-Yaniv
+    (2017), whose search over thresholds the second half replaces.
+    """
+    from scipy.stats import beta
+
+    confidence, correct = confident(confidence, correct)
+    if not 0 <= error < 1:
+        raise SightlineError(f"a wanted error rate of {error}; it is a share, from 0 up to 1")
+    first, second = halves(len(confidence), seed)
+    thresholds, accepted, errors = _steps(confidence[first], correct[first])
+    fitting = np.flatnonzero(errors <= error * accepted)
+    if not len(fitting):
+        return None
+    threshold = float(thresholds[fitting[-1]])
+    kept = second[confidence[second] >= threshold]
+    if not len(kept):
+        return None
+    wrong = int((~correct[kept]).sum())
+    bound = 1.0 if wrong == len(kept) else float(beta.ppf(0.95, wrong + 1, len(kept) - wrong))
+    return Rejection(
+        error=error,
+        threshold=threshold,
+        coverage=len(kept) / len(second),
+        checked=wrong / len(kept),
+        interval=wilson_interval(wrong, len(kept)),
+        bound=bound,
+        guaranteed=bound <= error,
+    )
+
+
+def _steps(confidence: np.ndarray, correct: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Thresholds in descending order, and how many images and mistakes each accepts, all (K,)."""
+    order = np.argsort(-confidence, kind="stable")
+    ranked = confidence[order]
+    last = np.flatnonzero(np.append(ranked[1:] != ranked[:-1], True))  # the last image of each confidence
+    return ranked[last], last + 1, np.cumsum(~correct[order])[last]

@@ -1,0 +1,172 @@
+"""Decisions about images: the file and back, other data refused, relabelled and dropped, truth kept true."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+
+import numpy as np
+import pytest
+
+from sightline.audit import Decision, Decisions, apply_decisions, read_decisions, write_decisions
+from sightline.data import Dataset, Split, describe, fingerprint, load_data
+from sightline.errors import SightlineError
+
+
+def small() -> Dataset:
+    images = np.arange(6 * 12, dtype=np.uint8).reshape(6, 2, 2, 3)
+    return Dataset(
+        "small",
+        ("ant", "bee", "cat"),
+        train=Split(images, np.array([0, 0, 1, 1, 2, 2])),
+        test=Split(images[:3], np.array([0, 1, 2])),
+    )
+
+
+def decided(data: Dataset, *decisions: Decision) -> Decisions:
+    return Decisions(fingerprint(data), decisions)
+
+
+def test_the_fingerprint_is_that_of_the_labels_as_little_endian_64_bit_integers():
+    found = fingerprint(small())
+    assert found["labels_sha256"]["test"] == hashlib.sha256(struct.pack("<3q", 0, 1, 2)).hexdigest()
+    assert (found["name"], found["train"], found["test"]) == ("small", 6, 3)
+    assert found["class_names"] == ["ant", "bee", "cat"]
+    assert json.loads(json.dumps(describe(small())))["fingerprint"] == found
+
+
+def test_decisions_come_back_as_they_were_written(tmp_path):
+    path = tmp_path / "fixes.json"
+    decisions = decided(
+        small(),
+        Decision("train", 3, "relabel", "cat", note="“schwarz”"),
+        Decision("test", 0, "keep"),
+        Decision("train", 0, "drop"),
+    )
+    write_decisions(path, decisions)
+    assert read_decisions(path) == decisions
+    content = json.loads(path.read_text(encoding="utf-8"))
+    assert (content["format"], content["version"]) == ("sightline-fixes", 1)
+    assert content["decisions"][0] == {
+        "split": "train", "index": 3, "action": "relabel", "label": "cat", "note": "“schwarz”",
+    }  # fmt: skip
+    assert content["decisions"][1] == {"split": "test", "index": 0, "action": "keep", "note": ""}
+
+
+def test_images_are_relabelled_and_dropped_and_the_data_stays_as_it_was():
+    data = small()
+    mended = apply_decisions(
+        data,
+        decided(
+            data,
+            Decision("train", 3, "relabel", "cat"),
+            Decision("train", 1, "drop"),
+            Decision("train", 4, "keep"),
+            Decision("test", 2, "relabel", "ant"),
+        ),
+    )
+    assert mended.train.labels.tolist() == [0, 1, 2, 2, 2]
+    np.testing.assert_array_equal(mended.train.images, data.train.images[[0, 2, 3, 4, 5]])
+    assert mended.test.labels.tolist() == [0, 1, 0]
+    assert mended.test.images is data.test.images
+    assert data.train.labels.tolist() == [0, 0, 1, 1, 2, 2]
+    assert (mended.name, mended.class_names) == ("small", ("ant", "bee", "cat"))
+
+
+def test_planted_truth_stays_true():
+    data = load_data("shapes", limit=300)
+    truth = data.truth
+    first, second = truth.wrong_labels[:2]
+    right = np.setdiff1d(np.arange(len(data.train)), truth.wrong_labels)
+    leak = next(pair for pair in truth.leaks if pair[1] not in (first, second, right[0], right[1]))
+    other = data.class_names[(data.train.labels[right[1]] + 1) % 10]
+    mended = apply_decisions(
+        data,
+        decided(
+            data,
+            Decision("train", int(first), "relabel", data.class_names[truth.true_labels[0]]),
+            Decision("train", int(right[0]), "drop"),
+            Decision("train", int(right[1]), "relabel", other),  # a new mistake
+            Decision("train", int(leak[1]), "drop"),
+        ),
+    )
+    kept = np.setdiff1d(np.arange(len(data.train)), [right[0], leak[1]])
+    old = kept[mended.truth.wrong_labels]
+    assert set(old) == set(truth.wrong_labels) - {first, leak[1]} | {right[1]}
+    drawn = dict(zip(truth.wrong_labels, truth.true_labels, strict=True)) | {
+        right[1]: data.train.labels[right[1]]
+    }
+    assert mended.truth.true_labels.tolist() == [drawn[i] for i in old]
+    assert len(mended.truth.train_masks) == len(mended.train)
+    assert len(mended.truth.leaks) == len(truth.leaks) - 1
+
+
+def test_decisions_about_other_data_are_refused():
+    data = small()
+    decisions = decided(data, Decision("train", 0, "drop"))
+    relabelled = apply_decisions(data, decided(data, Decision("test", 0, "relabel", "bee")))
+    with pytest.raises(
+        SightlineError, match="the test labels are not those that the decisions were made about"
+    ):
+        apply_decisions(relabelled, decisions)
+    smaller = apply_decisions(data, decisions)
+    with pytest.raises(SightlineError, match="about 6 train images of 'small', and 'small' has 5"):
+        apply_decisions(smaller, decisions)
+    renamed = Dataset("small", ("ant", "bee", "dog"), data.train, data.test)
+    with pytest.raises(SightlineError, match="about other classes than 'small' has"):
+        apply_decisions(renamed, decisions)
+    moved = Dataset("a copy elsewhere", data.class_names, data.train, data.test)
+    assert len(apply_decisions(moved, decisions).train) == 5
+
+
+@pytest.mark.parametrize(
+    ("decision", "message"),
+    [
+        (Decision("trian", 0, "drop"), "decision 1 of 1: split 'trian'; did you mean 'train'?"),
+        (Decision("train", 0, "drip"), "action 'drip'; did you mean 'drop'?"),
+        (Decision("train", 6, "drop"), "train image 6; 6 images allow 0 to 5"),
+        (Decision("test", -1, "keep"), "test image -1; 3 images allow 0 to 2"),
+        (Decision("train", 1.5, "keep"), "index 1.5 is no whole number"),
+        (Decision("train", 1, "relabel", "beee"), "class 'beee'; did you mean 'bee'?"),
+        (Decision("train", 1, "relabel"), "class ''; known: ant, bee, cat"),
+    ],
+)
+def test_a_decision_that_does_not_fit_is_named(decision, message):
+    with pytest.raises(SightlineError) as caught:
+        decided(small(), decision)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_two_decisions_about_one_image_and_an_empty_split_are_refused():
+    data = small()
+    with pytest.raises(SightlineError, match="decision 2 of 2: test image 0 was decided before"):
+        decided(data, Decision("test", 0, "keep"), Decision("test", 0, "drop"))
+    every = [Decision("test", i, "drop") for i in range(3)]
+    with pytest.raises(SightlineError, match="the decisions drop all 3 test images; keep at least one"):
+        apply_decisions(data, decided(data, *every))
+
+
+def test_a_file_that_is_no_such_file_is_one_clear_line(tmp_path):
+    path = tmp_path / "fixes.json"
+    good = {"format": "sightline-fixes", "version": 1, "data": fingerprint(small()), "decisions": []}
+    cases = [
+        (None, "is not there; export it from the report"),
+        ("{", "is not JSON"),
+        ("[]", 'has no "format": "sightline-fixes"'),
+        (json.dumps(good | {"version": 2}), "is of version 2; this Sightline reads version 1"),
+        (json.dumps({k: v for k, v in good.items() if k != "data"}), r"is damaged \(KeyError: 'data'\)"),
+        (json.dumps(good | {"decisions": [{"index": 1}]}), r"is damaged \(KeyError: 'split'\)"),
+        (json.dumps(good | {"decisions": [3]}), r"is damaged \(TypeError: 3 is no decision\)"),
+        (
+            json.dumps(good | {"decisions": [{"split": "test", "index": 9, "action": "keep"}]}),
+            "fixes.json: decision 1 of 1: test image 9; 3 images allow 0 to 2",
+        ),
+    ]
+    for text, message in cases:
+        if text is not None:
+            path.write_text(text, encoding="utf-8")
+        with pytest.raises(SightlineError, match=message) as caught:
+            read_decisions(path)
+        assert "\n" not in str(caught.value)

@@ -1,0 +1,175 @@
+"""Selective prediction and conformal sets: areas against loops and identities, guarantees over many draws."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from scipy.stats import binom
+from sklearn.metrics import roc_auc_score
+
+from sightline.audit import (
+    augrc,
+    aurc,
+    check_conformal,
+    choose_threshold,
+    conformal_sets,
+    conformal_threshold,
+    risk_coverage,
+)
+from sightline.errors import SightlineError
+
+
+def answers(count: int, *, seed: int = 0, levels: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Confidences, and answers that are right with just that probability; `levels` makes them tie."""
+    rng = np.random.default_rng(seed)
+    confidence = 1 - rng.random(count) ** 2 / 2
+    if levels:
+        confidence = np.round(confidence * levels) / levels
+    return confidence, rng.random(count) < confidence
+
+
+def test_every_row_of_the_curve_is_a_count():
+    confidence, correct = answers(200, levels=20)
+    curve = risk_coverage(confidence, correct)
+    assert curve["threshold"].tolist() == sorted(set(confidence), reverse=True)
+    for row in curve.itertuples():
+        kept = confidence >= row.threshold
+        assert (row.accepted, row.errors) == (kept.sum(), (kept & ~correct).sum())
+        assert (row.coverage, row.risk) == (kept.mean(), (~correct[kept]).mean())
+
+
+def test_a_thinned_curve_keeps_rows_of_the_whole_one_and_its_end():
+    curve = risk_coverage(*answers(5000))
+    thin = risk_coverage(*answers(5000), most=50)
+    assert 40 <= len(thin) <= 50
+    assert thin.iloc[-1].equals(curve.iloc[-1])
+    assert thin.merge(curve).shape == thin.shape
+
+
+def test_aurc_is_the_mean_risk_over_all_orders_of_equal_confidences():
+    confidence = np.array([0.9, 0.9, 0.9, 0.6, 0.6, 0.2])
+    correct = np.array([True, False, True, False, True, False])
+    areas = []
+    for order in itertools.permutations(range(6)):
+        order = sorted(order, key=lambda i: -confidence[i])  # stable: ties stay as permuted
+        errors = np.cumsum(~correct[order])
+        areas.append(np.mean(errors / np.arange(1, 7)))
+    assert aurc(confidence, correct) == pytest.approx(np.mean(areas), abs=1e-12)
+
+
+def test_aurc_without_ties_is_a_loop():
+    confidence, correct = answers(150)
+    order = sorted(range(150), key=lambda i: -confidence[i])
+    risks = [sum(not correct[i] for i in order[: k + 1]) / (k + 1) for k in range(150)]
+    assert aurc(confidence, correct) == pytest.approx(sum(risks) / 150, abs=1e-12)
+
+
+@pytest.mark.parametrize("levels", [0, 8])
+def test_augrc_is_the_identity_of_the_paper(levels):
+    confidence, correct = answers(400, levels=levels)
+    accuracy, auroc = correct.mean(), roc_auc_score(correct, confidence)
+    expected = (1 - auroc) * accuracy * (1 - accuracy) + (1 - accuracy) ** 2 / 2
+    assert augrc(confidence, correct) == pytest.approx(expected, abs=1e-12)
+
+
+def test_the_areas_of_perfect_and_of_no_knowledge():
+    correct = np.arange(100) >= 20
+    assert aurc(np.full(100, 0.5), correct) == pytest.approx(0.2)
+    assert augrc(np.full(100, 0.5), correct) == pytest.approx(0.1)  # half the error rate
+    assert augrc(np.linspace(0, 1, 100), correct) == pytest.approx(0.2**2 / 2)
+    assert aurc(np.ones(3), [True] * 3) == 0.0
+
+
+def test_the_areas_do_not_depend_on_the_order_of_the_images():
+    confidence, correct = answers(300, levels=10)
+    order = np.random.default_rng(0).permutation(300)
+    for area in (aurc, augrc):
+        assert area(confidence[order], correct[order]) == pytest.approx(area(confidence, correct), abs=1e-14)
+
+
+def test_the_chosen_threshold_is_the_largest_coverage_of_its_half_and_is_checked_on_the_other():
+    confidence, correct = answers(1000)
+    found = choose_threshold(confidence, correct, error=0.05, seed=2)
+    order = np.random.default_rng(2).permutation(1000)
+    first, second = order[:500], order[500:]
+    fitting = [t for t in confidence[first] if (~correct[first][confidence[first] >= t]).mean() <= 0.05]
+    assert found.threshold == min(fitting)
+    kept = second[confidence[second] >= found.threshold]
+    assert found.coverage == len(kept) / 500
+    assert found.checked == (~correct[kept]).mean()
+    assert found.interval[0] <= found.checked <= found.interval[1] <= found.bound + 0.02
+    wrong = (~correct[kept]).sum()
+    assert binom.cdf(wrong, len(kept), found.bound) == pytest.approx(0.05)
+
+
+def test_a_bound_is_exceeded_in_at_most_one_of_twenty_draws_and_no_threshold_is_an_answer():
+    population = 1 - np.linspace(0, 1, 200_001) ** 2 / 2  # the confidences that `answers` draws from
+    exceeded, guaranteed, draws = 0, 0, 300
+    for seed in range(draws):
+        found = choose_threshold(*answers(600, seed=seed), error=0.12, seed=seed)
+        truth = (1 - population[population >= found.threshold]).mean()
+        exceeded += truth > found.bound
+        guaranteed += found.guaranteed
+        assert found.guaranteed == (found.bound <= 0.12)
+    assert exceeded <= 26  # at most 15 are expected; more than 26 has a probability of 0.003
+    assert guaranteed > 5
+    assert choose_threshold([0.9, 0.9, 0.8, 0.8], [False] * 4, error=0.2) is None
+
+
+def test_the_conformal_threshold_is_the_order_statistic():
+    rng = np.random.default_rng(0)
+    p = rng.dirichlet(np.ones(4), 99)
+    labels = rng.integers(0, 4, 99)
+    scores = sorted(1 - p[np.arange(99), labels])
+    assert conformal_threshold(labels, p, coverage=0.9) == scores[89]  # ceil(100 * .9) = 90
+    assert conformal_threshold(labels, p, coverage=0.901) == scores[90]
+    assert conformal_threshold(labels[:9], p[:9], coverage=0.7) == sorted(1 - p[np.arange(9), labels[:9]])[6]
+    assert conformal_threshold(labels[:5], p[:5], coverage=0.9) == 1.0
+    sets = conformal_sets(p, 0.8)
+    assert all(sets[i, k] == (1 - p[i, k] <= 0.8) for i in range(99) for k in range(4))
+
+
+def test_the_mean_coverage_over_many_draws_is_the_wanted_one():
+    n, held = 49, []
+    for seed in range(400):
+        rng = np.random.default_rng(seed)
+        p = rng.dirichlet(np.ones(3), 200)
+        labels = rng.integers(0, 3, 200)  # a model that knows nothing is covered all the same
+        threshold = conformal_threshold(labels[:n], p[:n], coverage=0.8)
+        held.append(conformal_sets(p[n:], threshold)[np.arange(200 - n), labels[n:]].mean())
+    assert np.mean(held) == pytest.approx(0.8, abs=0.01)  # 40 / 50 exactly; four standard errors
+
+
+def test_the_check_counts_the_other_half():
+    rng = np.random.default_rng(1)
+    p = rng.dirichlet(np.full(5, 0.3), 800)
+    labels = (p.cumsum(1) < rng.random((800, 1))).sum(1)
+    found = check_conformal(labels, p, coverage=0.9, seed=3)
+    order = np.random.default_rng(3).permutation(800)
+    first, second = order[:400], order[400:]
+    assert found.threshold == conformal_threshold(labels[first], p[first], coverage=0.9)
+    sets = conformal_sets(p[second], found.threshold)
+    held = sets[np.arange(400), labels[second]]
+    assert found.realised == held.mean()
+    assert found.mean_size == sets.sum() / 400
+    assert found.single == np.mean([s.sum() == 1 for s in sets])
+    assert found.empty == np.mean([s.sum() == 0 for s in sets])
+    for k in range(5):
+        assert found.per_class["realised"][k] == pytest.approx(held[labels[second] == k].mean())
+    assert found.per_class["count"].sum() == 400
+    assert found.interval[0] < found.realised < found.interval[1]
+
+
+def test_what_does_not_fit_is_said_in_one_line():
+    with pytest.raises(SightlineError, match="a wanted coverage of 1; it is a share between 0 and 1"):
+        conformal_threshold([0], [[0.5, 0.5]], coverage=1)
+    with pytest.raises(SightlineError, match="a wanted error rate of 5; it is a share"):
+        choose_threshold([0.5, 0.5], [1, 0], error=5)
+    with pytest.raises(SightlineError, match="1 image cannot be halved"):
+        choose_threshold([0.5], [1], error=0.1)
+    with pytest.raises(SightlineError, match="probabilities hold values outside"):
+        check_conformal([0, 1], [[2.0, -1.0], [0.0, 1.0]])
+    with pytest.raises(SightlineError, match=r"labels are \(2,\) and probabilities \(1, 2\)"):
+        check_conformal([0, 1], [[0.5, 0.5]])

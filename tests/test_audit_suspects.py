@@ -1,0 +1,199 @@
+"""Label suspects: beside cleanlab, beside loops, and beside wrong labels that were planted."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import pytest
+from cleanlab.filter import find_label_issues
+from cleanlab.rank import get_label_quality_scores
+from scipy.stats import norm
+
+from sightline.audit import (
+    confident_joint,
+    confident_thresholds,
+    label_suspects,
+    noise_rate_pruning,
+    normalized_margin,
+    off_diagonal,
+    precision_recall,
+    self_confidence,
+    suspect_agreement,
+    suspects_from_dynamics,
+)
+from sightline.errors import SightlineError
+
+
+def noisy(count: int = 600, *, classes: int = 4, wrong: float = 0.1, seed: int = 0):
+    """Labels of which some are wrong, honest probabilities, and which are wrong."""
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(0, 1, (count, classes))
+    truth = rng.integers(0, classes, count)
+    logits[np.arange(count), truth] += 4
+    p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    labels = truth.copy()
+    planted = rng.choice(count, round(wrong * count), replace=False)
+    labels[planted] = (labels[planted] + rng.integers(1, classes, len(planted))) % classes
+    return labels, p, np.sort(planted)
+
+
+@pytest.mark.parametrize(
+    ("quality", "name"), [(self_confidence, "self_confidence"), (normalized_margin, "normalized_margin")]
+)
+def test_the_scores_are_those_of_cleanlab(quality, name):
+    labels, p, _ = noisy()
+    expected = get_label_quality_scores(labels, p, method=name)
+    np.testing.assert_allclose(quality(labels, p), expected, atol=1e-14)
+    table = label_suspects(labels, p, quality=quality)
+    np.testing.assert_allclose(table["suspicion"], 1 - expected, atol=1e-14)
+
+
+def test_the_confident_joint_is_that_of_a_loop_from_the_paper():
+    labels, p, _ = noisy(wrong=0.2)
+    thresholds = [p[labels == k, k].mean() for k in range(4)]
+    expected = np.zeros((4, 4), int)
+    for label, row in zip(labels, p, strict=True):
+        reached = [k for k in range(4) if row[k] >= thresholds[k]]
+        if reached:
+            expected[label, max(reached, key=lambda k: row[k])] += 1
+    np.testing.assert_allclose(confident_thresholds(labels, p), thresholds)
+    np.testing.assert_array_equal(confident_joint(labels, p), expected)
+
+
+def test_confident_learning_finds_what_cleanlab_finds_where_both_are_defined_alike():
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        p = rng.dirichlet(np.array([0.2, 0.4, 0.9, 1.5]), 800)
+        labels = (p.cumsum(1) < rng.random((800, 1))).sum(1)
+        ours = off_diagonal(labels, p)
+        theirs = find_label_issues(labels, p, filter_by="confident_learning", n_jobs=1)
+        reached = p >= confident_thresholds(labels, p)
+        alike = reached[np.arange(800), p.argmax(1)] | ~reached.any(1)
+        assert alike.mean() > 0.8
+        np.testing.assert_array_equal(ours[alike], theirs[alike])
+        assert ours.any()
+
+
+def test_pruning_is_cleanlabs_and_its_absence_is_said(monkeypatch):
+    labels, p, _ = noisy()
+    table = label_suspects(labels, p, find=noise_rate_pruning)
+    np.testing.assert_array_equal(table["issue"], find_label_issues(labels, p, n_jobs=1))
+    monkeypatch.setitem(sys.modules, "cleanlab.filter", None)
+    with pytest.raises(SightlineError, match=r"needs cleanlab; pip install 'sightline\[cleanlab\]'"):
+        noise_rate_pruning(labels, p)
+
+
+def test_planted_wrong_labels_are_found_and_the_right_class_is_suggested():
+    labels, p, planted = noisy(2000, wrong=0.05)
+    table = label_suspects(labels, p)
+    quality = precision_recall(table["index"][table["issue"]], planted)
+    assert quality.precision > 0.95
+    assert quality.recall > 0.6  # a class's threshold is its mean: images below it are left to the ranking
+    top = table.nlargest(len(planted), "suspicion")["index"]
+    assert precision_recall(top, planted).recall > 0.85
+    truth = p.argmax(1)
+    assert (table["suggested"][planted] == truth[planted]).mean() > 0.9
+    assert (table["suggested"] != table["label"]).all()
+    assert ((table["suspicion"] > 0.5) == (p.argmax(1) != labels)).all()
+    assert table["suspicion"].between(0, 1).all()
+
+
+def test_a_class_without_images_is_no_reason_to_suspect_anything():
+    labels, p, _ = noisy(classes=3, wrong=0.0)
+    wider = np.hstack([p * 0.999, np.full((len(p), 1), 0.001)])
+    assert confident_thresholds(labels, wider)[3] == np.inf
+    np.testing.assert_array_equal(confident_joint(labels, wider)[:, 3], 0)
+
+
+def training(wrong: int, *, count: int = 4000, seed: int = 0):
+    """Areas under the margin as training on shapes with wrong labels gave them: N(2.4, .85), N(-2.4, .9)."""
+    rng = np.random.default_rng(seed)
+    aum = rng.normal(2.4, 0.85, count)
+    planted = np.sort(rng.choice(count, wrong, replace=False))
+    aum[planted] = rng.normal(-2.4, 0.9, wrong)
+    zero = np.zeros(count, int)
+    return suspects_from_dynamics(zero, aum, norm.cdf(aum / 2), zero + 1), aum, planted
+
+
+@pytest.mark.parametrize("wrong", [40, 80, 800])
+def test_the_number_of_wrong_labels_is_estimated_from_their_margins(wrong):
+    table, _, planted = training(wrong)
+    quality = precision_recall(table["index"][table["issue"]], planted)
+    assert quality.precision > 0.75
+    assert quality.recall > 0.85
+    assert table["posterior"].sum() == pytest.approx(wrong, abs=max(3, 0.1 * wrong))
+
+
+def test_the_posterior_is_that_of_two_normal_groups():
+    table, aum, _ = training(400)
+    low, high = 0.1 * norm.pdf(aum, -2.4, 0.9), 0.9 * norm.pdf(aum, 2.4, 0.85)
+    below = aum < 0
+    np.testing.assert_allclose(table["posterior"][below], (low / (low + high))[below], atol=0.12)
+    assert (table["posterior"][~below] == 0).all()
+    np.testing.assert_allclose(table["suspicion"], 1 / (1 + np.exp(aum)))
+
+
+def test_a_clean_training_set_has_no_issues():
+    for seed in range(10):
+        table, _, _ = training(0, seed=seed)
+        assert not table["issue"].any()
+        assert table["posterior"].sum() == 0
+
+
+def test_a_model_that_learnt_nothing_accuses_no_label():
+    aum = np.random.default_rng(0).normal([[-0.7], [-1.3]], 0.1, (2, 500)).ravel()
+    zero = np.zeros(1000, int)
+    assert not suspects_from_dynamics(zero, aum, np.full(1000, 0.1), zero + 1)["issue"].any()
+    learnt = suspects_from_dynamics(zero, aum + 1, np.full(1000, 0.1), zero + 1)
+    assert learnt["issue"].sum() == pytest.approx(500, abs=5)
+
+
+def test_a_label_that_the_model_believed_on_the_average_is_no_issue():
+    _, aum, planted = training(80)
+    mean = np.full(4000, 0.9)
+    mean[planted[:3]] = 0.1
+    table = suspects_from_dynamics(np.zeros(4000, int), aum, mean, np.ones(4000, int))
+    assert set(table["index"][table["issue"]]) <= set(planted[:3].tolist())
+    assert table["issue"].sum() >= 2
+
+
+def test_images_that_were_not_trained_on_are_no_suspects():
+    _, aum, planted = training(80)
+    aum[planted[:20]] = np.nan
+    mean = np.where(np.isnan(aum), np.nan, 0.2)
+    table = suspects_from_dynamics(np.zeros(4000, int), aum, mean, np.ones(4000, int))
+    assert not table["issue"][planted[:20]].any()
+    assert table["suspicion"][planted[:20]].isna().all()
+    assert table["issue"][planted[20:]].sum() > 50
+    few = suspects_from_dynamics([0, 0], [-1.0, 2.0], [0.1, 0.9], [1, 1])
+    assert not few["issue"].any()
+
+
+def test_the_agreement_of_two_rankings_by_hand():
+    found = suspect_agreement([9, 8, 7, 0, 0, 0], [7, 0, 8, 9, 0, np.nan], top=3)
+    assert found.both.tolist() == [0, 2]  # mean ranks 1 and 1.5
+    assert found.jaccard == 0.5
+    assert found.by_chance == pytest.approx(1.5 / 4.5)
+    rng = np.random.default_rng(0)
+    drawn = [suspect_agreement(rng.random(300), rng.random(300), top=60) for _ in range(200)]
+    assert np.mean([d.jaccard for d in drawn]) == pytest.approx(drawn[0].by_chance, abs=0.01)
+
+
+def test_precision_and_recall_by_hand():
+    assert precision_recall([1, 2, 2, 3], [3, 4]).precision == pytest.approx(1 / 3)
+    assert precision_recall([1, 2, 3], [3, 4]).recall == 0.5
+    nothing = precision_recall([], [3])
+    assert np.isnan(nothing.precision)
+    assert nothing.recall == 0.0
+
+
+def test_what_does_not_fit_is_said_in_one_line():
+    with pytest.raises(SightlineError, match=r"aum \(3,\), mean_probability \(2,\)"):
+        suspects_from_dynamics([0, 1], np.zeros(3), np.zeros(2), [1, 0])
+    with pytest.raises(SightlineError, match="the top 5 of 2 images"):
+        suspect_agreement([1, 2], [2, 1], top=5)
+    with pytest.raises(SightlineError, match=r"the scores are \(2,\) and \(1,\)"):
+        suspect_agreement([1, 2], [2], top=1)
+    with pytest.raises(SightlineError, match=r"labels are float64 from 0\.5 to 1\.0"):
+        label_suspects([0.5, 1.0], [[0.5, 0.5], [0.5, 0.5]])
