@@ -9,7 +9,8 @@ import pytest
 from matplotlib.figure import Figure
 from report_fixture import NAMES, predictions_of, write_run
 
-from sightline.report import charts, load_report_data, wilson_interval
+from sightline.predictions import wilson_interval
+from sightline.report import charts, load_report_data
 from sightline.report.canvas import png, svg
 from sightline.report.explained import mistakes_section as maps_of_mistakes
 from sightline.report.mistakes import class_section, confusion_section, costly_section, pairs_section

@@ -38,12 +38,20 @@ EPOCHS = [
 ]
 STEPS = [{"step": k, "epoch": 1, "lr": 0.1 * k, "loss": 2.0} for k in range(1, 5)]
 HISTORY = SimpleNamespace(epochs=EPOCHS, steps=STEPS)
-RANGE_TEST = SimpleNamespace(
-    lr=np.geomspace(1e-4, 1, 9),
-    loss=np.linspace(2, 1, 9),
-    smoothed=np.linspace(2.1, 1.1, 9),
-    suggestions={"steepest": 0.03, "minimum/10": 0.1},
+SWEEPS = pd.DataFrame(
+    {
+        "seed": [0] * 9 + [1] * 7,  # the second one stopped early
+        "lr": [*np.geomspace(1e-4, 1, 9), *np.geomspace(1e-4, 1, 9)[:7]],
+        "loss": np.linspace(2, 1, 16),
+        "smoothed": np.linspace(2.1, 1.1, 16),
+    }
 )
+RANGE_CARD = {
+    "suggestions": {"steepest": 0.03, "minimum/10": 0.1},
+    "ranges": {"steepest": (0.02, 0.05), "minimum/10": (0.1, 0.1)},
+    "recommended": "steepest",
+}
+RANGE_TEST = SimpleNamespace(to_frame=lambda: SWEEPS, **RANGE_CARD)
 
 
 def drawn(plot: Plot) -> Figure:
@@ -188,13 +196,18 @@ def test_a_history_without_what_is_drawn_is_refused():
         plot_learning_rate(pd.DataFrame(STEPS)[:0])
 
 
-def test_a_range_test_shows_both_losses_and_every_suggestion():
+def test_a_range_test_shows_the_losses_of_every_sweep_and_every_suggestion():
     (axes,) = drawn(plot_range_test(RANGE_TEST)).axes
-    raw, smoothed, *marks = axes.lines
-    assert np.array_equal(raw.get_ydata(), RANGE_TEST.loss)
-    assert np.array_equal(smoothed.get_ydata(), RANGE_TEST.smoothed)
-    assert np.array_equal(smoothed.get_xdata(), RANGE_TEST.lr)
-    assert [mark.get_xdata()[0] for mark in marks] == [0.03, 0.1]
+    lines, marks = axes.lines[:4], axes.lines[4:]
+    for k, (raw, smoothed) in enumerate(zip(lines[:2], lines[2:], strict=True)):
+        sweep = SWEEPS[SWEEPS["seed"] == k]
+        assert raw.get_ydata().tolist() == sweep["loss"].tolist()
+        assert smoothed.get_ydata().tolist() == sweep["smoothed"].tolist()
+        assert smoothed.get_xdata().tolist() == sweep["lr"].tolist()
+    assert {mark.get_xdata()[0] for mark in marks} == {0.03, 0.1}
+    assert [text.get_text() for text in axes.texts] == ["minimum/10 0.1", "steepest 0.03, recommended"]
+    (band,) = axes.patches
+    assert (band.get_x(), band.get_width()) == pytest.approx((0.02, 0.03))
 
 
 def test_the_confusion_matrix_holds_the_counts_of_a_naive_loop():
@@ -336,13 +349,12 @@ def test_explanations_have_to_fit_images_and_classes():
 
 
 def write_range_test_files(folder, suggestions) -> None:
-    table = {name: getattr(RANGE_TEST, name) for name in ("lr", "loss", "smoothed")}
-    pd.DataFrame(table).to_csv(folder / "range_test.csv", index=False)
+    SWEEPS.to_csv(folder / "range_test.csv", index=False)
     (folder / "range_test.json").write_text(json.dumps(suggestions))
 
 
 def test_the_range_test_of_a_folder_is_drawn_as_the_plot_draws_it(tmp_path):
-    write_range_test_files(tmp_path, {"suggestions": RANGE_TEST.suggestions})
+    write_range_test_files(tmp_path, RANGE_CARD)
     path = write_range_test(tmp_path)
     assert path == tmp_path / "range_test.png"
     assert path.read_bytes() == plot_range_test(RANGE_TEST).save(tmp_path / "same.png").read_bytes()

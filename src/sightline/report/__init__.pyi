@@ -1,6 +1,7 @@
+from .comparison import render_comparison as render_comparison
+from .comparison import write_comparison as write_comparison
 from .html import render_page as render_page
 from .html import write_report as write_report
-from .intervals import wilson_interval as wilson_interval
 from .load import ReportData as ReportData
 from .load import load_report_data as load_report_data
 from .plot import Plot as Plot
@@ -27,8 +28,9 @@ __all__ = [
     "plot_learning_rate",
     "plot_mistakes",
     "plot_range_test",
+    "render_comparison",
     "render_page",
-    "wilson_interval",
+    "write_comparison",
     "write_range_test",
     "write_report",
     "write_sample_sheet",

@@ -19,6 +19,7 @@ def belief_section(data: ReportData) -> Section | None:
     blocks += [Note(sentence) for sentence in _remarks(found)]
     if found.get("planted"):
         blocks.append(_planted(found["planted"]))
+        blocks += [Note(f"{name}: {why}.") for name, why in found["planted"].get("skipped", {}).items()]
     blocks.append(Details("Every measure beside every control", (_controls(found),)))
     if found.get("preflight"):
         blocks.append(Details("What this model allows", tuple(Note(line) for line in found["preflight"])))

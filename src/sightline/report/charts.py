@@ -6,6 +6,7 @@ The colours stand for roles (ink, accent); a page replaces them by its own, see 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,8 +14,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
+from sightline.predictions.intervals import wilson_interval
 from sightline.report.canvas import ACCENT, INK, MUTED, RULE
-from sightline.report.intervals import wilson_interval
 from sightline.report.wording import count, percent, short_name
 
 # Above this many classes a cell is too small for a number.
@@ -50,27 +51,66 @@ def learning_rate(figure: Figure, steps: pd.DataFrame) -> None:
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: count(value)))
 
 
-def range_test(figure: Figure, table: pd.DataFrame, suggestions: Mapping[str, float]) -> None:
-    """Draw the loss against a growing learning rate (log axis), and where the rules of thumb point."""
-    axes = _axes(figure, (7.5, 3.2), "learning rate (log scale)", "loss")
-    axes.plot(table["lr"], table["loss"], color=MUTED, linewidth=0.8, alpha=0.6, label="loss")
-    axes.plot(table["lr"], table["smoothed"], color=ACCENT, linewidth=2.0, label="smoothed")
-    smoothed = table["smoothed"].to_numpy(float)
-    smoothed = smoothed[np.isfinite(smoothed)]
-    if len(smoothed):
-        low = min(smoothed.min(), table["loss"].min())
-        high = min(smoothed.max(), smoothed[0] + 2 * (smoothed[0] - smoothed.min()) + 1)
-        axes.set_ylim(low - 0.08 * (high - low) - 1e-3, high + 0.08 * (high - low) + 1e-3)
+def range_test(figure: Figure, table: pd.DataFrame, card: Mapping[str, Any]) -> None:
+    """Draw the loss of every sweep against the learning rate (log axis), and where the rules point.
+
+    table: lr, loss, smoothed and, where there are several sweeps, seed. card: the content of
+    `range_test.json`; the `recommended` one of its `suggestions` is a solid line, its range over the
+    seeds a band.
+    """
+    recommended = card.get("recommended", "")
+    axes = _axes(figure, (7.5, 4.0), "learning rate (log scale)", "loss")
+    sweeps = [part for _, part in table.groupby("seed", sort=False)] if "seed" in table else [table]
+    raw = f"loss of each batch, {len(sweeps)} sweeps" if len(sweeps) > 1 else "loss of each batch"
+    for k, sweep in enumerate(sweeps):
+        label = raw if k == 0 else None
+        axes.plot(sweep["lr"], sweep["loss"], color=MUTED, linewidth=0.7, alpha=0.45, label=label)
+    for k, sweep in enumerate(sweeps):
+        label = "smoothed" if k == 0 else None
+        axes.plot(sweep["lr"], sweep["smoothed"], color=ACCENT, linewidth=1.8, alpha=0.85, label=label)
+    _limit_losses(axes, sweeps)
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
-    for level, (name, value) in enumerate(sorted(suggestions.items(), key=lambda item: item[1])):
-        height = 0.95 - 0.09 * level  # each line ends at its label, so that no line crosses another's
-        axes.axvline(value, ymax=height, color=INK, linewidth=1, linestyle=(0, (2, 2)))
-        label = f"{short_name(name, most=24)} {value:.3g}"
-        at, place = axes.get_xaxis_transform(), {"xytext": (4, 0), "textcoords": "offset points"}
-        axes.annotate(label, (value, height), xycoords=at, fontsize=9, color=INK, va="top", **place)
+    low, high = card.get("ranges", {}).get(recommended, (0, 0))
+    if high > low:
+        axes.axvspan(low, high, color=ACCENT, alpha=0.13, linewidth=0)
+    _mark_rates(axes, card.get("suggestions", {}), recommended)
     axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=2, frameon=False, labelcolor=INK)
+
+
+def _limit_losses(axes: Axes, sweeps: Sequence[pd.DataFrame]) -> None:
+    """Leave out a divergence, which would press everything else flat, and leave room for labels on top."""
+    starts = [sweep["smoothed"].iloc[0] for sweep in sweeps]
+    smoothed = np.concatenate([sweep["smoothed"].to_numpy(float) for sweep in sweeps])
+    smoothed = smoothed[np.isfinite(smoothed)]
+    if not len(smoothed):
+        return
+    low = min(smoothed.min(), *(sweep["loss"].min() for sweep in sweeps))
+    high = min(smoothed.max(), max(starts) + 0.5 * (max(starts) - smoothed.min()) + 0.1)
+    axes.set_ylim(low - 0.05 * (high - low) - 1e-3, high + 0.5 * (high - low) + 1e-3)
+
+
+def _mark_rates(axes: Axes, suggestions: Mapping[str, float], recommended: str) -> None:
+    left, right = np.log(axes.get_xlim())
+    for level, (name, value) in enumerate(sorted(suggestions.items(), key=lambda item: -item[1])):
+        height = 0.98 - 0.075 * level  # the larger the taller, labelled on the left: no line crosses a label
+        chosen = name == recommended
+        style = "-" if chosen else (0, (2, 2))
+        axes.axvline(value, ymax=height, color=INK, linewidth=1.8 if chosen else 1, linestyle=style)
+        side = -1 if (np.log(value) - left) / (right - left) > 0.3 else 1  # where the label has room
+        axes.annotate(
+            f"{short_name(name, most=24)} {value:.3g}{', recommended' if chosen else ''}",
+            (value, height),
+            xycoords=axes.get_xaxis_transform(),
+            xytext=(4 * side, 0),
+            textcoords="offset points",
+            fontsize=9,
+            fontweight="bold" if chosen else "normal",
+            color=INK,
+            ha="right" if side < 0 else "left",
+            va="top",
+        )
 
 
 def accuracy_per_class(figure: Figure, matrix: np.ndarray, names: Sequence[str]) -> None:

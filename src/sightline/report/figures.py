@@ -31,7 +31,7 @@ def chart_drawings(data: ReportData) -> dict[str, Drawing]:
     if data.steps is not None:
         result["learning_rate"] = partial(charts.learning_rate, steps=data.steps)
     if data.range_test is not None:
-        result["range_test"] = partial(charts.range_test, table=data.range_test, suggestions=data.suggestions)
+        result["range_test"] = partial(charts.range_test, table=data.range_test, card=data.range_card)
     return result
 
 

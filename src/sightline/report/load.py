@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import tomllib
-import zipfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from sightline.errors import SightlineError
 from sightline.predictions.table import Predictions, read_predictions
-
-T = TypeVar("T")
+from sightline.report.audit_files import AuditFiles, read_audit
+from sightline.report.reading import read_file, read_json
 
 _HISTORY = ("epoch", "train_loss", "train_accuracy", "test_loss", "test_accuracy")
 
@@ -52,7 +49,7 @@ class Gallery:
 class ReportData:
     """What a run left, by file. What an optional file would have held is None or empty.
 
-    galleries: "mistakes" and "correct", where they hold an image.
+    galleries: "mistakes" and "correct", where they hold an image. audit: None for a run without one.
     """
 
     name: str
@@ -65,12 +62,13 @@ class ReportData:
     history: pd.DataFrame | None
     steps: pd.DataFrame | None
     range_test: pd.DataFrame | None
-    suggestions: dict[str, float]
+    range_card: dict[str, Any]
     samples: Samples | None
     method: str
     main_layer: str
     galleries: dict[str, Gallery]
     faithfulness: dict[str, Any]
+    audit: AuditFiles | None
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -86,30 +84,31 @@ def load_report_data(run_folder: str | Path) -> ReportData:
     folder = Path(run_folder)
     if not folder.is_dir():
         raise SightlineError(f"{folder} is not a folder; name the folder of a finished run")
-    predictions = _read(folder / "predictions.parquet", read_predictions)
-    explained = _json(folder / "explanations.json", ("method", "main_layer"), required=False)
-    galleries = _read(folder / "explanations.npz", _galleries, required=False) if explained else None
+    predictions = read_file(folder / "predictions.parquet", read_predictions)
+    explained = read_json(folder / "explanations.json", ("method", "main_layer"), required=False)
+    galleries = read_file(folder / "explanations.npz", _galleries, required=False) if explained else None
     data = ReportData(
         name=folder.resolve().name,
-        recipe=_read(folder / "recipe.toml", _toml),
-        environment=_json(folder / "environment.json", ()),
-        model=_json(folder / "model.json", ("name", "parameters", "summary")),
-        data=_json(
+        recipe=read_file(folder / "recipe.toml", _toml),
+        environment=read_json(folder / "environment.json", ()),
+        model=read_json(folder / "model.json", ("name", "parameters", "summary")),
+        data=read_json(
             folder / "data.json", ("name", "class_names", "train_counts", "test_counts", "mean", "std")
         ),
-        metrics=_json(folder / "metrics.json", ("accuracy", "loss", "images", "mistakes")),
+        metrics=read_json(folder / "metrics.json", ("accuracy", "loss", "images", "mistakes")),
         predictions=predictions,
         history=_csv(folder / "history.csv", _HISTORY),
         steps=_csv(folder / "steps.csv", ("step", "lr")),
         range_test=_csv(folder / "range_test.csv", ("lr", "loss", "smoothed")),
-        suggestions=_json(folder / "range_test.json", (), required=False).get("suggestions", {}),
-        samples=_read(folder / "samples.npz", _samples, required=False),
+        range_card=read_json(folder / "range_test.json", (), required=False),
+        samples=read_file(folder / "samples.npz", _samples, required=False),
         method=explained.get("method", ""),
         main_layer=explained.get("main_layer", ""),
-        faithfulness=_json(
+        faithfulness=read_json(
             folder / "faithfulness.json", ("methods", "measures", "best", "layer"), required=False
         ),
         galleries=galleries or {},
+        audit=read_audit(folder, len(predictions)),
     )
     _check(data, folder)
     ordered = {name: _by_loss(gallery, predictions.loss) for name, gallery in data.galleries.items()}
@@ -143,34 +142,6 @@ def _check(data: ReportData, folder: Path) -> None:
             )
 
 
-def _read(path: Path, read: Callable[[Path], T], *, required: bool = True) -> T | Any:
-    """Return `read(path)`, or None for a missing file that is not required."""
-    if not path.is_file():
-        if required:
-            raise SightlineError(f"{path} is missing; name the folder of a finished run, or finish this one")
-        return None
-    try:
-        return read(path)
-    except SightlineError:
-        raise
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        reason = " ".join(str(error).split())
-        raise SightlineError(
-            f"{path} cannot be read ({reason[:120]}); delete it and analyze the run again"
-        ) from error
-
-
-def _json(path: Path, keys: tuple[str, ...], *, required: bool = True) -> dict[str, Any]:
-    def read(path: Path) -> dict[str, Any]:
-        value = json.loads(path.read_text(encoding="utf-8"))
-        missing = [key for key in keys if not isinstance(value, dict) or key not in value]
-        if missing:
-            raise ValueError(f"it lacks {', '.join(missing)}")
-        return value
-
-    return _read(path, read, required=required) or {}
-
-
 def _csv(path: Path, columns: tuple[str, ...]) -> pd.DataFrame | None:
     def read(path: Path) -> pd.DataFrame:
         table = pd.read_csv(path)
@@ -179,7 +150,7 @@ def _csv(path: Path, columns: tuple[str, ...]) -> pd.DataFrame | None:
             raise ValueError(f"it lacks the column {', '.join(missing)}")
         return table
 
-    table = _read(path, read, required=False)
+    table = read_file(path, read, required=False)
     return None if table is None or table.empty else table
 
 

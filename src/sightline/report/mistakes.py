@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
+from sightline.predictions.intervals import wilson_interval
 from sightline.predictions.metrics import accuracy_per_class, confused_pairs, confusion
 from sightline.predictions.ranking import rank_mistakes
 from sightline.report import charts, pictures
 from sightline.report.canvas import png
 from sightline.report.figures import chart_drawings
-from sightline.report.intervals import wilson_interval
+from sightline.report.links import class_keys, view
 from sightline.report.load import Gallery, ReportData
 from sightline.report.sections import (
     Bar,
@@ -30,6 +31,8 @@ from sightline.report.wording import count, number, page_name, percent, percent_
 _GROUP = "Mistakes"
 _PAIRS = 15
 _ROWS_WITHOUT_PICTURES = 20
+# With a gallery every cell leads to its images, so that the matrix stays a table for more classes.
+_LINKED_CLASSES = 100
 
 
 def confusion_of(data: ReportData) -> np.ndarray:
@@ -96,8 +99,11 @@ def confusion_section(data: ReportData) -> Section:
             f"Each row is a true class, each column what the model said; the colour shows where the "
             f"{plural(wrong, 'mistake')} gather."
         )
-    if len(matrix) <= charts.NUMBERED_CLASSES:
-        block: Block = _matrix(matrix, data.class_names)
+    keys = class_keys(data.class_names) if data.audit else ()
+    if keys:
+        lead += " Click a cell to see its images."
+    if len(matrix) <= (_LINKED_CLASSES if keys else charts.NUMBERED_CLASSES):
+        block: Block = _matrix(matrix, data.class_names, keys)
     else:
         alt = f"Confusion matrix of {len(matrix)} classes; the confused pairs below list its largest cells."
         # Its colours mean shares and need a white ground: a picture, not a drawing that follows the theme.
@@ -110,7 +116,8 @@ def confusion_section(data: ReportData) -> Section:
     return Section("Confusion matrix", "confusion-matrix", _GROUP, lead, (block,))
 
 
-def _matrix(matrix: np.ndarray, names: tuple[str, ...]) -> Matrix:
+def _matrix(matrix: np.ndarray, names: tuple[str, ...], keys: tuple[str, ...]) -> Matrix:
+    """Return the table of a matrix (C, C); with `keys` of the classes, each cell leads into the gallery."""
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)  # (C, C)
     off_diagonal = np.where(np.eye(len(matrix), dtype=bool), 0.0, shares)
     top = off_diagonal.max() or 1.0
@@ -122,12 +129,12 @@ def _matrix(matrix: np.ndarray, names: tuple[str, ...]) -> Matrix:
             # A single mistake gets a tint too: 0 is kept for none.
             shade = int(np.ceil(10 * off_diagonal[i, j] / top))
             title = f"{short[i]} taken for {short[j]}: {count(value)} ({percent(shares[i, j])})"
-            cells.append(
-                Cell(count(value), shade, title if i != j else f"{short[i]} right: {count(value)}", i == j)
-            )
+            title = title if i != j else f"{short[i]} right: {count(value)}"
+            href = view(true=keys[i], pred=keys[j], sort="loss") if keys and value else ""
+            cells.append(Cell(count(value), shade, title, i == j, href))
         rows.append(tuple(cells))
     caption = "Test images by true class (rows) and predicted class (columns). Colour: share of the row."
-    return Matrix(caption, tuple(short), tuple(rows))
+    return Matrix(caption, tuple(short), tuple(rows), dense=len(matrix) > charts.NUMBERED_CLASSES)
 
 
 def pairs_section(data: ReportData) -> Section | None:

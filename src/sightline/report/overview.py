@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from sightline.predictions.intervals import wilson_interval
 from sightline.predictions.metrics import accuracy_per_class, confused_pairs
-from sightline.report.intervals import wilson_interval
 from sightline.report.load import ReportData
 from sightline.report.mistakes import confusion_of
+from sightline.report.repair import audit_summary
 from sightline.report.sections import (
     Block,
     Column,
@@ -30,7 +31,8 @@ _SURE = 0.9
 _SKIPPED_SHOWN = 100
 
 
-def summary_section(data: ReportData) -> Section:
+def summary_section(data: ReportData, anchors: frozenset[str] = frozenset()) -> Section:
+    """Return the first section. anchors: of the sections after it, to which a warning may lead."""
     correct = data.predictions.correct
     right, total = int(correct.sum()), len(correct)
     share = right / total
@@ -44,10 +46,11 @@ def summary_section(data: ReportData) -> Section:
         f"of {plural(total, 'test image')} right",
         f"95\u00a0% interval {percent_range(low, high)} (Wilson)",
     )
-    blocks: list[Block] = [headline, Facts(tuple(_facts(data)))]
+    blocks: list[Block] = [headline, *audit_summary(data, anchors), Facts(tuple(_facts(data)))]
     if note := (data.metrics.get("published") or {}).get("note"):
         blocks.append(Note(f"About the published figures: {note}"))
-    if findings := tuple(_findings(data)):
+    findings = () if data.audit else tuple(_findings(data))
+    if findings:
         blocks.append(Findings("What to look at first", findings))
     if skipped := data.data.get("skipped"):
         blocks.append(
@@ -72,6 +75,8 @@ def _facts(data: ReportData) -> Iterator[tuple[str, str]]:
         yield "Recipe", page_name(str(recipe))
     yield "Data", page_name(str(data.data["name"]))
     yield "Model", f"{page_name(str(data.model['name']))}, {count(data.model['parameters'])} parameters"
+    if views := (_audited(data).get("accuracy") or {}).get("views"):
+        yield f"Accuracy with {page_name(str(views['name']))}", percent(views["value"], digits=2)
     if metrics.get("selection"):
         yield "Weights", str(metrics["selection"])
     seconds = metrics.get("seconds") or {}
@@ -117,7 +122,7 @@ def _findings(data: ReportData) -> Iterator[tuple[str, str, str]]:
 
 
 def planted_section(data: ReportData) -> Section | None:
-    planted = data.metrics.get("planted")
+    planted = [*(data.metrics.get("planted") or ()), *_audited(data).get("planted", ())]
     if not planted:
         return None
     columns = (Column("Measured"), Column("Found"), Column("Compare with"), Column("What it means"))
@@ -126,7 +131,12 @@ def planted_section(data: ReportData) -> Section | None:
     )
     lead = "This data was made with known faults, so what was found can be held against the truth."
     table = Table("Findings beside what was planted.", columns, rows)
-    return Section("Planted truth", "planted-truth", "Overview", lead, (table,))
+    group = "Trust" if data.audit else "Overview"  # with an audit, what it found comes first
+    return Section("Planted truth", "planted-truth", group, lead, (table,))
+
+
+def _audited(data: ReportData) -> dict[str, Any]:
+    return data.audit.facts if data.audit else {}
 
 
 def provenance_section(data: ReportData) -> Section:

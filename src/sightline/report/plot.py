@@ -64,7 +64,8 @@ def plot_sheet(rows: Sequence[Row], captions: Sequence[str] = (), *, per_line: i
 
 def check_images(images: np.ndarray, number: int | None = None, of: str = "") -> None:
     """Accept uint8 (N, H, W, 3) with at least one image, and `number` of them, one for each `of` these."""
-    if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or images.shape[3:] != (3,):
+    # By its looks, not its type: a data set's images can stay in their files until they are taken.
+    if getattr(images, "dtype", None) != np.uint8 or images.shape[3:] != (3,):
         came = f"{getattr(images, 'dtype', type(images).__name__)} {tuple(getattr(images, 'shape', ()))}"
         raise SightlineError(f"images are {came}; a plot needs uint8 (N, H, W, 3), as a data set holds them")
     if not len(images):

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 _NAME = 13  # letters of a class name that fit above a tile
 _CAPTION = 17  # letters that fit there in all
+_RANGE_TEST = ["seed", "lr", "loss", "smoothed"]  # columns of range_test.csv
 
 
 class TrainingHistory(Protocol):
@@ -46,13 +47,12 @@ class RangeTest(Protocol):
     """What `find_learning_rate` returns."""
 
     @property
-    def lr(self) -> np.ndarray: ...
-    @property
-    def loss(self) -> np.ndarray: ...
-    @property
-    def smoothed(self) -> np.ndarray: ...
-    @property
     def suggestions(self) -> Mapping[str, float]: ...
+    @property
+    def ranges(self) -> Mapping[str, Sequence[float]]: ...
+    @property
+    def recommended(self) -> str: ...
+    def to_frame(self) -> pd.DataFrame: ...
 
 
 def plot_images(images: np.ndarray, captions: Sequence[str] | None = None, *, most: int = 20) -> Plot:
@@ -92,9 +92,9 @@ def plot_learning_rate(history: TrainingHistory | pd.DataFrame) -> Plot:
 
 
 def plot_range_test(range_test: RangeTest) -> Plot:
-    """Show the loss against the learning rate as it grew, and where the rules of thumb point."""
-    table = pd.DataFrame({name: getattr(range_test, name) for name in ("lr", "loss", "smoothed")})
-    return Plot(partial(charts.range_test, table=table, suggestions=range_test.suggestions))
+    """Show the loss of every sweep against the learning rate as it grew, and where the rules point."""
+    card = {name: getattr(range_test, name) for name in ("suggestions", "ranges", "recommended")}
+    return Plot(partial(charts.range_test, table=range_test.to_frame(), card=card))
 
 
 def write_range_test(folder: str | Path) -> Path:
@@ -104,15 +104,15 @@ def write_range_test(folder: str | Path) -> Path:
     """
     folder = Path(folder)
     try:
-        table = pd.read_csv(folder / "range_test.csv", usecols=["lr", "loss", "smoothed"])
+        table = pd.read_csv(folder / "range_test.csv", dtype=float)
         card = json.loads((folder / "range_test.json").read_text(encoding="utf-8"))
-        suggestions = {name: float(value) for name, value in card["suggestions"].items()}
+        card["suggestions"] = {name: float(value) for name, value in card["suggestions"].items()}
+        drawing = partial(charts.range_test, table=table.loc[:, _RANGE_TEST], card=card)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         reason = " ".join(str(error).split())[:120]
         if isinstance(error, OSError):  # without its path, which stands in the message already
             reason = f"{Path(error.filename or '').name}: {error.strerror}"
         raise SightlineError(f"{folder} holds no whole range test ({reason}); run it again") from error
-    drawing = partial(charts.range_test, table=table, suggestions=suggestions)
     return Plot(drawing).save(folder / "range_test.png")
 
 

@@ -9,6 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from sightline.report.audit_blocks import Budget, Cards, Fixes, Link, Thumbs, Tool
+from sightline.report.diagram import Diagram
+
 
 @dataclass(frozen=True)
 class Picture:
@@ -73,31 +76,36 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of strings and bars. The first cell of a row is its heading."""
+    """Rows of strings, bars and links. The first cell of a row is its heading."""
 
     caption: str
     columns: tuple[Column, ...]
-    rows: tuple[tuple[str | Bar, ...], ...]
+    rows: tuple[tuple[str | Bar | Link, ...], ...]
     kind: ClassVar[str] = "table"
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A count, how strongly it is shaded (0 to 10), and what it says in words."""
+    """A count, how strongly it is shaded (0 to 10), what it says in words, and where it leads."""
 
     text: str
     shade: int
     title: str
     diagonal: bool
+    href: str = ""
 
 
 @dataclass(frozen=True)
 class Matrix:
-    """A confusion matrix: names of the classes, then one row of cells per true class."""
+    """A confusion matrix: names of the classes, then one row of cells per true class.
+
+    dense: too many classes for numbers in the cells.
+    """
 
     caption: str
     names: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
+    dense: bool = False
     kind: ClassVar[str] = "matrix"
 
 
@@ -115,7 +123,7 @@ class Chart:
 class SideBySide:
     """Charts in one row where there is room, one below the other where there is not."""
 
-    charts: tuple[Chart, ...]
+    charts: tuple[Chart | Diagram, ...]
     kind: ClassVar[str] = "side_by_side"
 
 
@@ -193,6 +201,12 @@ Block = (
     | MapCards
     | Text
     | Details
+    | Diagram
+    | Thumbs
+    | Budget
+    | Fixes
+    | Cards
+    | Tool
 )
 
 
