@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from sightline.cli import main
-from sightline.training import RECIPES
+from sightline.training import RATE_RULES, RECIPES
 
 SMALL = [
     "--epochs", "1", "--device", "cpu", "--set", "data.limit=200",
@@ -81,13 +81,14 @@ def test_quiet_prints_the_report_alone(here, capsys, tmp_path):
     assert captured.err == ""
 
 
-def test_train_then_analyze_then_report_is_a_run(here, capsys, tmp_path):
+def test_train_then_analyze_then_audit_then_report_is_a_run(here, capsys, tmp_path):
     out = tmp_path / "parts"
     assert main(["train", *SMALL, "--out", str(out), "--quiet"]) == 0
     assert not (out / "predictions.parquet").exists()
     assert main(["report", str(out)]) == 1
     assert "is missing; name the folder of a finished run" in capsys.readouterr().err
     assert main(["analyze", str(out), "--json"]) == 0
+    assert main(["audit", str(out), "--quiet", "--json"]) == 0
     assert main(["report", str(out)]) == 0
     whole = (here / "runs/latest/report.html").read_text()
     assert len((out / "report.html").read_text()) == pytest.approx(len(whole), rel=0.5)
@@ -148,9 +149,13 @@ def test_pictures_are_explained_in_a_table(here, capsys, tmp_path):
 
 
 def test_find_lr_writes_its_table_and_plot(here, capsys, tmp_path):
-    assert main(["find-lr", "shapes-quick", *SMALL, "--json", "--out", str(tmp_path / "lr")]) == 0
+    assert (
+        main(["find-lr", "shapes-quick", *SMALL, "--json", "--out", str(tmp_path / "lr"), "--sweeps", "1"])
+        == 0
+    )
     found = json.loads(capsys.readouterr().out)
-    assert set(found["suggestions"]) == {"steepest", "minimum/10"}
+    assert set(found["suggestions"]) == {*RATE_RULES, "trials"}
+    assert found["suggestion"] == pytest.approx(found["suggestions"][found["recommended"]], rel=5e-3)
     assert names(tmp_path / "lr") == ["range_test.csv", "range_test.json", "range_test.png"]
 
 

@@ -1,3 +1,4 @@
+from .audit import Audit as Audit
 from .data import Augmentation as Augmentation
 from .data import Dataset as Dataset
 from .data import Split as Split
@@ -27,6 +28,8 @@ from .report import plot_mistakes as plot_mistakes
 from .report import plot_range_test as plot_range_test
 from .report import write_report as write_report
 from .runs import Run as Run
+from .runs import audit as audit
+from .runs import compare_runs as compare_runs
 from .runs import load_run as load_run
 from .runs import run as run
 from .training import OPTIMIZERS as OPTIMIZERS
@@ -45,6 +48,7 @@ __all__ = [
     "OPTIMIZERS",
     "RECIPES",
     "SCHEDULES",
+    "Audit",
     "Augmentation",
     "Dataset",
     "Explanation",
@@ -53,8 +57,10 @@ __all__ = [
     "Run",
     "SightlineError",
     "Split",
+    "audit",
     "class_maps",
     "compare_methods",
+    "compare_runs",
     "create_model",
     "explain",
     "explain_difference",

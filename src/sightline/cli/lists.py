@@ -81,7 +81,8 @@ def data(name, data_dir, image_size, seed, out, as_json) -> None:
     loaded = load_data(name, data_dir=data_dir, image_size=image_size, seed=seed)
     card = describe(loaded)
     sheet = out or Path(f"{loaded.name}-samples.png")
-    write_sample_sheet(loaded.train.images, loaded.train.labels, loaded.class_names, sheet)
+    images: Any = loaded.train.images  # an array, or files that are read where it is indexed
+    write_sample_sheet(images, loaded.train.labels, loaded.class_names, sheet)
     emit({**card, "samples": str(sheet)}, as_json=as_json)
     if not as_json:
         _print_statistics(card)

@@ -32,6 +32,7 @@ recipe = together(
     data_dir,
     click.option("--epochs", type=click.IntRange(min=1), help="Epochs, in place of the recipe's."),
     click.option("--seed", type=click.IntRange(min=0), help="Seed, in place of the recipe's."),
+    click.option("--fixes", type=PATH, help="Decisions from a report: relabel and drop images by them."),
     click.option(
         "--set", "changes", multiple=True, metavar="SECTION.KEY=VALUE", help="Change a value of the recipe."
     ),
@@ -42,7 +43,13 @@ folder = together(
     click.option("--resume", type=PATH, metavar="RUN", help="Go on with a run that was stopped."),
 )
 
-_PLACES = {"data": "data.name", "data_dir": "data.dir", "epochs": "training.epochs", "seed": "training.seed"}
+_PLACES = {
+    "fixes": "data.fixes",
+    "data": "data.name",
+    "data_dir": "data.dir",
+    "epochs": "training.epochs",
+    "seed": "training.seed",
+}
 
 
 def all_changes(changes: Sequence[str], given: Mapping[str, Any]) -> list[str]:

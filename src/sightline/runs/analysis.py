@@ -17,7 +17,15 @@ from sightline.errors import SightlineError, nearest
 from sightline.explain import METHODS, explain, explain_layers, target_layer
 from sightline.files import write_atomic, write_text
 from sightline.models import to_float
-from sightline.predictions import Predictions, accuracy, accuracy_per_class, confusion, predict, rank_mistakes
+from sightline.predictions import (
+    Dynamics,
+    Predictions,
+    accuracy,
+    accuracy_per_class,
+    confusion,
+    predict,
+    rank_mistakes,
+)
 from sightline.training import Recipe
 from sightline.training.recipe import AnalysisSection
 
@@ -102,9 +110,16 @@ def sample_images(folder: Path, data: Dataset, recipe: Recipe) -> None:
 
 
 def measure(
-    recipe: Recipe, model: nn.Module, data: Dataset, predictions: Predictions, *, layer: str, epoch: int
+    recipe: Recipe,
+    model: nn.Module,
+    data: Dataset,
+    predictions: Predictions,
+    *,
+    layer: str,
+    epoch: int,
+    dynamics: Dynamics | None = None,
 ) -> dict[str, Any]:
-    """Return what `metrics.json` holds, but for the seconds."""
+    """Return what `metrics.json` holds, but for the seconds. dynamics: of training, where they were kept."""
     per_class = accuracy_per_class(confusion(predictions.labels, predictions.predicted, data.num_classes))
     kept = (
         f"best validation loss (epoch {epoch})" if recipe.training.keep == "best" else f"last epoch ({epoch})"
@@ -122,7 +137,8 @@ def measure(
         train = predict(model, data.train, precision=recipe.training.precision)
         images = pictures(data.test, np.arange(len(data.test)))
         heat = explain(model, images, predictions.predicted, layer=layer).heatmaps()
-        metrics["planted"] = check_planted(data.truth, train, predictions, heat)
+        margins = None if dynamics is None else dynamics.margin
+        metrics["planted"] = check_planted(data.truth, train, predictions, heat, margins)
     return metrics
 
 

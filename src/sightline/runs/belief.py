@@ -8,26 +8,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
 
-from sightline.data import Dataset, PlantedTruth
+from sightline.data import Dataset
 from sightline.errors import SightlineError
-from sightline.explain import explain, preflight
+from sightline.explain import preflight
 from sightline.faithfulness import (
     Comparison,
     compare_methods,
     deletion,
-    energy_in_mask,
     grid_pointing_game,
-    heat_in_masks,
     insertion,
-    pointing_game,
     road,
 )
 from sightline.files import write_text
 from sightline.predictions import Predictions
 from sightline.runs.analysis import pictures
+from sightline.runs.masks import hold_against_masks
 from sightline.training import Recipe
 
 # Coarser than the defaults of these measures: it is the stage of a run, not a study.
@@ -46,7 +43,7 @@ def measure_belief(
 ) -> dict[str, Any]:
     """Compare the recipe's methods on test images drawn by seed; write and return `faithfulness.json`.
 
-    With planted masks, every method's maps are also held against objects and mark.
+    With planted masks, the maps of every method there is are also held against objects and mark.
     """
     wanted, seed = recipe.analysis, recipe.training.seed
     drawn = np.random.default_rng(seed).permutation(len(data.test))[: max(2, wanted.compare_images)]
@@ -63,8 +60,7 @@ def measure_belief(
         "preflight": str(preflight(model, images[:8], layer)).splitlines(),
     }
     if data.truth is not None:
-        names = [*comparison.table.index, *comparison.coincide]
-        found["planted"] = _planted(model, data, predictions, data.truth, names, layer)
+        found["planted"] = hold_against_masks(model, data, predictions, data.truth, layer=layer)
     write_text(folder / "faithfulness.json", json.dumps(found, indent=2, allow_nan=False))
     return found
 
@@ -116,52 +112,3 @@ def _grid_game(
     low, high = game.interval(seed=seed)
     chance = float(np.mean(game.baseline)) if game.baseline is not None else 0.25
     return {"method": method, "mean": game.mean, "low": low, "high": high, "n": game.n, "chance": chance}
-
-
-def _planted(
-    model: nn.Module,
-    data: Dataset,
-    predictions: Predictions,
-    truth: PlantedTruth,
-    methods: list[str],
-    layer: str,
-    most: int = 200,
-) -> dict[str, Any]:
-    """Hold the maps of each method against the masks of the objects, and against the mark where it fooled."""
-    seen = truth.test_masks.any(axis=(1, 2))
-    right = np.flatnonzero(predictions.correct & ~truth.shortcut_test & seen)[:most]
-    fooled = truth.shortcut_test & (predictions.predicted == truth.shortcut_class) & ~predictions.correct
-    marked = np.flatnonzero(fooled)[:most]
-    top, left, bottom, right_edge = truth.shortcut_box
-    box = np.zeros(truth.test_masks.shape[1:], bool)
-    box[top:bottom, left:right_edge] = True
-    masks = truth.test_masks[right]
-    rows = []
-    for method in methods:
-        on_objects = _heat(model, data, predictions, right, method, layer)
-        on_marked = _heat(model, data, predictions, marked, method, layer) if len(marked) else None
-        mark = None if on_marked is None else heat_in_masks(on_marked, np.broadcast_to(box, on_marked.shape))
-        rows.append(
-            {
-                "name": method,
-                "pointing": pointing_game(on_objects, masks).mean,
-                "energy": energy_in_mask(on_objects, masks).mean,
-                "on_mark": None if mark is None else float(mark.mean()),
-            }
-        )
-    rows.sort(key=lambda row: -row["energy"])
-    share = float(masks.mean())
-    even = {"name": "spread evenly", "pointing": share, "energy": share, "on_mark": float(box.mean())}
-    return {"methods": rows, "even": even, "objects": len(right), "fooled": len(marked)}
-
-
-def _heat(
-    model: nn.Module,
-    data: Dataset,
-    predictions: Predictions,
-    index: np.ndarray,
-    method: str,
-    layer: str,
-) -> np.ndarray:
-    images: torch.Tensor = pictures(data.test, index)
-    return explain(model, images, predictions.predicted[index], method=method, layer=layer).heatmaps()

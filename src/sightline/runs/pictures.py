@@ -51,7 +51,7 @@ def explain_pictures(
         model,
         to_float(pixels),
         None if target is None else names.index(target),
-        layer=layer or _card(folder, "explanations.json").get("main_layer"),
+        layer=layer or run_card(folder, "explanations.json").get("main_layer"),
         method=_method(folder, method),
     )
     predictions = Predictions(found.logits, found.targets, names)
@@ -81,17 +81,17 @@ def explain_pictures(
 
 def _method(folder: Path, asked: str | None) -> str:
     if asked == "auto":
-        best = _card(folder, "faithfulness.json").get("best")
+        best = run_card(folder, "faithfulness.json").get("best")
         if best is None:
             raise SightlineError(
                 f"{folder} has no comparison of methods, which method auto needs; set "
                 "analysis.compare_images and analyze it again, or name a method"
             )
         return best
-    return asked or _card(folder, "explanations.json").get("name", "grad_cam")
+    return asked or run_card(folder, "explanations.json").get("name", "grad_cam")
 
 
-def _card(folder: Path, name: str) -> dict[str, Any]:
+def run_card(folder: Path, name: str) -> dict[str, Any]:
     """What the analysis of the run left in the file `name`; nothing before there was one."""
     path = folder / name
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}

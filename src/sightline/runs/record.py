@@ -11,10 +11,11 @@ from typing import Any
 import pandas as pd
 from torch import nn
 
+from sightline.audit import Audit, apply_decisions, read_audit, read_decisions
 from sightline.data import Dataset, load_data
 from sightline.errors import SightlineError
 from sightline.models import create_model, load_model
-from sightline.predictions import Predictions, read_predictions
+from sightline.predictions import Dynamics, Predictions, load_dynamics, read_predictions
 from sightline.runs.folder import existing_folder
 from sightline.training import Recipe, load_recipe
 
@@ -54,6 +55,17 @@ class Run:
             )
         return pd.read_csv(path)
 
+    @functools.cached_property
+    def dynamics(self) -> Dynamics | None:
+        """Margins and probabilities of the training images over the epochs; None for a run that kept none."""
+        path = self.folder / "dynamics.npz"
+        return load_dynamics(path) if path.exists() else None
+
+    @functools.cached_property
+    def audit(self) -> Audit:
+        """What the audit found."""
+        return read_audit(self.folder)
+
     def model(self) -> nn.Module:
         """Open the trained model, in evaluation mode, on the CPU."""
         return load_model(self.folder)[0]
@@ -73,18 +85,35 @@ def load_run(folder: str | Path) -> Run:
 
 
 def recipe_data(recipe: Recipe) -> Dataset:
-    """Load the data set that the recipe names."""
+    """Load the data set that the recipe names, with the decisions of `data.fixes` done."""
     section = recipe.data
-    return load_data(
+    data = load_data(
         section.name,
         data_dir=section.dir or None,
         image_size=section.image_size or None,
         limit=section.limit or None,
         seed=section.seed,
         test_fraction=section.test_fraction,
+        stream=section.stream,
     )
+    return apply_decisions(data, read_decisions(Path(section.fixes))) if section.fixes else data
 
 
 def recipe_model(recipe: Recipe, data: Dataset) -> nn.Module:
     """Make the untrained model that the recipe names."""
     return create_model(recipe.model.name, data, seed=recipe.training.seed, **recipe.model.options)
+
+
+def fit_options(recipe: Recipe, data: Dataset) -> dict[str, Any]:
+    """Return the arguments of `fit` that the recipe states, but for model and data."""
+    rate, momentum = recipe.make_schedule()
+    return {
+        **recipe.training.model_dump(),
+        "patience": recipe.training.patience or None,
+        "optimizer": recipe.make_optimizer(),
+        "schedule": rate,
+        "momentum": momentum,
+        "average": recipe.make_average(),
+        "mix": recipe.make_mix(),
+        "augmentation": recipe.make_augmentation(data.mean.tolist()),
+    }

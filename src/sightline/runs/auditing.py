@@ -1,0 +1,128 @@
+"""The audit of a run: the passes that it needs, then what `make_audit` says of them.
+
+audit = sightline.audit("runs/latest")
+audit.fixes
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from sightline.audit import Audit, Evidence, make_audit, robustness_table, write_audit
+from sightline.data import Dataset, Split
+from sightline.explain import METHODS, explain
+from sightline.explain.methods import takes_case
+from sightline.models import choose_device, choose_precision, to_float
+from sightline.predictions import Predictions, predict, predict_corrupted, predict_views
+from sightline.predictions.features import head_inputs
+from sightline.runs.folds import out_of_fold
+from sightline.runs.pictures import run_card
+from sightline.runs.record import Run, load_run
+from sightline.runs.reporting import Printer, Reporter
+
+_AT_ONCE = 1000  # images that are explained together
+_CORRUPTED = 300  # images of the test split that are corrupted, each in every way
+
+
+def audit(
+    run: Run | str | Path,
+    *,
+    folds: int = 0,
+    device: str = "auto",
+    reporter: Reporter | None = None,
+) -> Audit:
+    """Audit a finished run and keep the findings in its folder.
+
+    folds: train so many models more, each without one part of the training split, and judge the training
+    labels by their predictions of the part that they have not seen; 0 for none. Raises SightlineError if
+    the folder is not that of a finished run.
+    """
+    opened = run if isinstance(run, Run) else load_run(run)
+    return keep_audit(opened, opened.data(), folds=folds, device=device, reporter=reporter or Printer())
+
+
+def keep_audit(run: Run, data: Dataset, *, folds: int = 0, device: str = "auto", reporter: Reporter) -> Audit:
+    """Audit a run on its `data` and write what was found into its folder."""
+    place = choose_device(device)
+    model = run.model().to(place, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    unseen = None
+    if folds:
+        unseen = out_of_fold(run.recipe, data, folds=folds, device=device, reporter=reporter)
+    found = make_audit(gather(run, model, data, place=place, unseen=unseen))
+    write_audit(run.folder, found)
+    causes = [f"{row['count']} {row['cause']}" for row in found.facts["budget"]["causes"] if row["count"]]
+    reporter.line(f"audit: {', '.join(causes) or 'no mistakes'}; {len(found.facts['fixes'])} fixes")
+    return found
+
+
+def gather(
+    run: Run, model: nn.Module, data: Dataset, *, place: torch.device, unseen: np.ndarray | None = None
+) -> Evidence:
+    """Return the evidence of a run: the passes over its data that an audit needs, in the run's precision."""
+    precision = choose_precision(run.recipe.training.precision, place)
+    named = {"class_names": data.class_names, "precision": precision}
+    with head_inputs(model) as read:
+        viewed = predict_views(model, data.test, views="mirror", **named)
+    features = _joined(
+        read[:: len(viewed.views)]
+    )  # those of the plain view, which is the first of each batch
+    with head_inputs(model) as read:
+        train = predict(model, data.train, **named)
+    shaken = predict_corrupted(
+        partial(predict, model, **named), data.test, sample=_CORRUPTED, seed=run.recipe.training.seed
+    )
+    seen, true = _maps(run, model, data, viewed.plain)
+    return Evidence(
+        data,
+        viewed.plain,
+        train=train,
+        features=features,
+        train_features=_joined(read),
+        views=viewed.probabilities,
+        maps_predicted=seen,
+        maps_true=true,
+        dynamics=run.dynamics,
+        out_of_fold=unseen,
+        robustness=robustness_table(shaken.clean, shaken.corrupted),
+        seed=run.recipe.training.seed,
+    )
+
+
+def _joined(read: list[tuple[nn.Linear, torch.Tensor]]) -> np.ndarray | None:
+    """Features of all batches, (N, D); None for a model without a last linear layer."""
+    return np.concatenate([features.numpy() for _, features in read]) if read else None
+
+
+def _maps(
+    run: Run, model: nn.Module, data: Dataset, predictions: Predictions
+) -> tuple[np.ndarray, np.ndarray]:
+    """Raw maps of every test image for the predicted and the true class, (N, h, w) each.
+
+    By the run's method if a pass forward and back is all that it takes, else by Grad-CAM.
+    """
+    card = run_card(run.folder, "explanations.json")
+    method = card.get("name", "grad_cam")
+    if method not in METHODS or takes_case(METHODS[method]):
+        method = "grad_cam"
+    explained = partial(_explained, model, data.test, method=method, layer=card.get("main_layer"))
+    everything, wrong = np.arange(len(predictions)), np.flatnonzero(~predictions.correct)
+    seen = explained(everything, predictions.predicted)
+    true = seen.copy()
+    if len(wrong):
+        true[wrong] = explained(wrong, predictions.labels)
+    return seen, true
+
+
+def _explained(
+    model: nn.Module, split: Split, index: np.ndarray, classes: np.ndarray, *, method: str, layer: str | None
+) -> np.ndarray:
+    parts = [
+        explain(model, to_float(split.images[some]), classes[some], method=method, layer=layer).maps
+        for some in (index[start : start + _AT_ONCE] for start in range(0, len(index), _AT_ONCE))
+    ]
+    return np.concatenate(parts)

@@ -1,0 +1,217 @@
+"""The learning rate of a recipe: found before training, kept for a resumed run, written into a recipe."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import tomllib
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+import sightline as sl
+from sightline.cli import main
+from sightline.errors import SightlineError
+from sightline.models import create_model
+from sightline.runs import (
+    Printer,
+    apply_rate,
+    load_run,
+    range_test,
+    recipe_data,
+    recipe_file,
+    start_run,
+    train,
+)
+from sightline.training import RECIPES, Progress, find_learning_rate, load_recipe, sgd
+from sightline.training.monitor import hold_out
+from sightline.training.recipe import check_recipe
+
+SMALL = (
+    "model.options={widths=[8, 8, 8]}",
+    "training.epochs=1",
+    "training.precision=float32",
+    "training.batch_size=32",
+    "data.limit=100",
+    "analysis.range_test=false",
+    "analysis.compare_images=0",
+)
+
+MINE = """# My recipe.
+name = "mine"   # its name
+
+[data]
+name = "shapes"
+limit = 100
+
+[model]
+name = "speednet"
+options = { widths = [8, 8, 8] }  # tiny
+
+[schedule]
+name = "one_cycle" # rises, falls
+max_lr = 0.1   # a guess
+peak=0.25
+
+[training]
+batch_size = 32
+precision = "float32"
+"""
+
+
+class Listener(Printer):
+    def __init__(self):
+        self.lines = []
+
+    def line(self, text):
+        self.lines.append(text)
+
+
+def begin(folder: Path, *changes: str):
+    return start_run("shapes-quick", changes=[*SMALL, *changes], out=folder, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    """A run whose recipe said "find", and what its reporter was told."""
+    listener = Listener()
+    changes = [*SMALL, "schedule.max_lr=find", "training.seed=3"]
+    folder = tmp_path_factory.mktemp("runs") / "found"
+    return sl.run(
+        "shapes-quick", changes=changes, out=folder, device="cpu", reporter=listener
+    ), listener.lines
+
+
+def test_a_run_finds_its_rate_before_it_trains_and_keeps_it(found):
+    run, lines = found
+    card = json.loads((run.folder / "range_test.json").read_text())
+    assert card["seeds"] == [3, 4, 5]
+    kept = tomllib.loads((run.folder / "recipe.toml").read_text())["schedule"]["max_lr"]
+    assert card["recommended"] == "trials"
+    assert kept == card["suggestion"] == run.recipe.schedule["max_lr"]
+    steps = pd.read_csv(run.folder / "steps.csv")
+    rate = run.recipe.make_schedule()[0]
+    assert steps["lr"][0] == pytest.approx(rate(Progress(0, len(steps), 1)), rel=1e-6)
+    assert f"schedule.max_lr = {kept:g}, found by the range test" in lines
+    assert [line for line in lines if "sweep with seed" in line] != []
+
+
+def test_the_report_of_a_found_rate_shows_its_median_and_its_range(found):
+    run, _ = found
+    card = json.loads((run.folder / "range_test.json").read_text())
+    page = run.report.read_text(encoding="utf-8")
+    low, high = card["ranges"][card["recommended"]]
+    assert f"the median of 3 sweeps, which range from {low:.3g} to {high:.3g}" in page
+    assert (run.folder / "figures" / "range_test.png").exists()
+
+
+def test_a_resumed_run_does_not_search_again(found, monkeypatch):
+    run, _ = found
+
+    def never(*args, **kwargs):
+        raise AssertionError("it searched again")
+
+    monkeypatch.setattr("sightline.runs.rates.find_learning_rate", never)
+    resumed = load_run(run.folder)
+    assert resumed.recipe.schedule["max_lr"] == run.recipe.schedule["max_lr"]
+    train(resumed, resumed.data(), device="cpu", reporter=Listener())
+
+
+def test_the_test_is_that_of_the_recipe_without_what_it_holds_out():
+    recipe = load_recipe("shapes-quick", [*SMALL, "training.validation=0.25", "training.l1=0.001"])
+    data = recipe_data(recipe)
+    found = range_test(recipe, data, sweeps=1, trials=False, device="cpu")
+    kept, _ = hold_out(data.train, 0.25, 0)
+    by_hand = find_learning_rate(
+        create_model("speednet", data, widths=[8, 8, 8]),
+        dataclasses.replace(data, train=data.train.take(kept)),
+        augmentation=sl.Augmentation(crop_padding=2, crop_mode="reflect", flip="random"),
+        optimizer=sgd(momentum=0.85, nesterov=True, weight_decay=0.0013, bias_lr_factor=64.0),
+        batch_size=32, seeds=[0], device="cpu", label_smoothing=0.1, l1=0.001, precision="float32",
+    )  # fmt: skip
+    assert found.loss.tolist() == by_hand.loss.tolist()
+
+
+def test_find_takes_the_place_of_a_number_only():
+    recipe = load_recipe("shapes-quick", ["schedule.max_lr=find"])
+    assert recipe.finds_rate
+    assert recipe.with_rate(0.3).schedule == recipe.schedule | {"max_lr": 0.3}
+    with pytest.raises(SightlineError, match=r'schedule.max_lr is "find"; a run finds it before it trains'):
+        recipe.make_schedule()
+    assert load_recipe("resnet18-step", ["schedule.lr=find"]).rate_key == "lr"
+    for change in ("schedule.max_lr=fnd", "schedule.peak=find", "schedule.lr=find"):
+        with pytest.raises(SightlineError, match=r"recipe: schedule \(triangle\)"):
+            load_recipe("shapes-quick", [change])
+
+
+def test_the_rate_is_written_into_a_recipe_and_nothing_else_is_changed(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_bytes(MINE.replace("\n", "\r\n").encode())  # as an editor on Windows leaves it
+    line = apply_rate(*recipe_file(path), 0.25)
+    assert line == f"{path}: schedule.max_lr = 0.25 (was 0.1)"
+    expected = MINE.replace("max_lr = 0.1 ", "max_lr = 0.25 ").replace("\n", "\r\n")
+    assert path.read_bytes().decode() == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        MINE.replace('[schedule]\nname = "one_cycle" # rises, falls\nmax_lr = 0.1   # a guess\npeak=0.25', "")
+        .replace("[data]", 'schedule = { name = "constant", lr = "find" } # all in one\n[data]', 1),
+        MINE.replace("max_lr = 0.1 ", 'max_lr = "find" '),
+        'schedule.name = "plateau"\nschedule.lr = 1e-3\nname = "dotted"\n',
+        'name = "steps"\n[schedule]\nname = "multistep"\nlr = 1\nmilestones = [\n  2, # first\n  4,\n]\n',
+    ],
+    ids=["inline", "find", "dotted", "list"],
+)  # fmt: skip
+def test_the_rate_finds_its_place_however_the_schedule_is_written(text, tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text(text)
+    before = load_recipe(path)
+    apply_rate(*recipe_file(path), 0.25)
+    after = load_recipe(path)
+    assert after == before.with_rate(0.25)
+    comments = [part for part in text.split() if part.startswith("#")]
+    assert [part for part in path.read_text().split() if part.startswith("#")] == comments
+    changed = [line for line in path.read_text().splitlines() if line not in text.splitlines()]
+    assert len(changed) == 1
+
+
+def test_apply_changes_a_recipe_of_ones_own_in_place(tmp_path, capsys):
+    path = tmp_path / "mine.toml"
+    path.write_text(MINE)
+    command = [
+        "find-lr",
+        str(path),
+        "--device",
+        "cpu",
+        "--sweeps",
+        "1",
+        "--no-trials",
+        "--out",
+        str(tmp_path / "lr"),
+    ]
+    assert main([*command, "--apply", "--json", "--quiet"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["recipe"] == str(path)
+    assert load_recipe(path) == check_recipe(tomllib.loads(MINE)).with_rate(result["suggestion"])
+
+
+def test_apply_writes_a_shipped_recipe_into_a_new_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path, text = recipe_file("custom-resnet-24")
+    assert path == Path("custom-resnet-24.toml")
+    assert apply_rate(path, text, 0.4) == "custom-resnet-24.toml: schedule.max_lr = 0.4 (a new file)"
+    assert load_recipe(path) == load_recipe("custom-resnet-24").with_rate(0.4)
+    changed = set(path.read_text().splitlines()) ^ set(RECIPES["custom-resnet-24"].splitlines())
+    assert len(changed) == 2  # one line, before and after
+    with pytest.raises(SightlineError, match=r"custom-resnet-24\.toml is there already; to change it"):
+        recipe_file("custom-resnet-24")
+
+
+def test_apply_is_refused_where_the_file_would_not_say_what_was_tested(tmp_path, capsys):
+    command = ["find-lr", "shapes-quick", "--apply", "--out", str(tmp_path / "lr")]
+    assert main([*command, "--set", "training.batch_size=64"]) == 2
+    assert "--apply writes the rate alone" in capsys.readouterr().err
+    assert not (tmp_path / "lr").exists()
