@@ -42,10 +42,10 @@ def main() -> None:
     split = Split(
         rng.integers(0, 256, (options.images, 32, 32, 3), dtype=np.uint8), np.zeros(options.images, int)
     )
-    shared = {"batch_size": options.batch, "seed": 0, "device": options.device}
+    shared = {"batch_size": options.batch, "seed": 0, "fill": FILL, "device": options.device}
     rows: list[dict[str, Any]] = []
     for name, augmentation in SETTINGS.items():
-        batches = ResidentBatches(split, augmentation=augmentation, fill=FILL, **shared)
+        batches = ResidentBatches(split, augmentation=augmentation, **shared)
         rows.append(_row("batched", name, _epochs(batches), rows, options))
     for workers in sorted({0, options.workers}):
         transform = SETTINGS["crop, flip, hole"].to_albumentations((32, 32), fill=FILL)

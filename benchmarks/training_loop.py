@@ -4,7 +4,8 @@
 
 "bare step": forward, loss, backward, optimizer on one batch that lies on the device, again and again.
 "loop": `fit` with shuffling, crop, flip, hole, schedule, metrics and a look at each loss; the
-evaluation at the end of an epoch is left out. Both take turns, and each turn gives one ratio.
+evaluation at the end of an epoch is left out. "without dynamics": the same loop, with each image's margin and
+probability not gathered. All take turns, and each turn gives its ratios.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import argparse
 import statistics
 import time
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import torch
@@ -21,6 +23,7 @@ from harness import publish
 from sightline.data import Augmentation, Dataset, Split
 from sightline.models import MODELS, choose_precision, create_model
 from sightline.training import fit, sgd
+from sightline.training.dynamics import Recorder
 from sightline.training.update import train_step
 
 AUGMENTATION = Augmentation(crop_padding=4, flip="random", hole_size=16, hole_p=0.5)
@@ -46,13 +49,19 @@ def main() -> None:
         turns = []
         for _ in range(options.repeats + 1):  # the first turn warms up
             bare = _bare(name, data, options.batch, options.steps, precision, device)
-            turns.append((bare, _loop(name, data, options.batch, precision, options.device)))
-        ratios = [loop / bare for bare, loop in turns[1:]]
+            loop = _loop(name, data, options.batch, precision, options.device)
+            with mock.patch.object(Recorder, "note"):
+                without = _loop(name, data, options.batch, precision, options.device)
+            turns.append((bare, loop, without))
+        ratios = [loop / bare for bare, loop, _ in turns[1:]]
+        costs = [1 - loop / without for _, loop, without in turns[1:]]
         row = {"model": name, "precision": precision, "batch": options.batch}
-        row |= {"bare step": statistics.median(bare for bare, _ in turns[1:])}
-        row |= {"loop": statistics.median(loop for _, loop in turns[1:])}
+        row |= {"bare step": statistics.median(bare for bare, _, _ in turns[1:])}
+        row |= {"loop": statistics.median(loop for _, loop, _ in turns[1:])}
         row |= {"loop / bare": round(statistics.median(ratios), 3)}
         row |= {"low": round(min(ratios), 3), "high": round(max(ratios), 3), "n": options.repeats}
+        row |= {"dynamics, % of the loop": round(100 * statistics.median(costs), 2)}
+        row |= {"least": round(100 * min(costs), 2), "most": round(100 * max(costs), 2)}
         rows.append(row)
     publish("training_loop", rows, device=options.device, json_file=options.json)
 

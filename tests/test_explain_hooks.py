@@ -1,5 +1,6 @@
 import copy
 import gc
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -232,3 +233,31 @@ def test_hooks_see_every_run_in_order():
     with hooked(model, layers, lambda name, inputs, output: runs.append(name)):
         model(pictures())
     assert runs == ["stem", "relu", "relu"]
+
+
+def test_a_thousand_calls_leave_nothing_in_memory():
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)
+    )
+    images = torch.rand(1, 3, 6, 6)
+
+    def alive() -> tuple[int, int]:
+        gc.collect()
+        tensors = sum(type(one) in (torch.Tensor, nn.Parameter) for one in gc.get_objects())
+        return tensors, tracemalloc.get_traced_memory()[0]
+
+    def explain_often(times: int) -> None:
+        for number in range(times):
+            explain(model, images, 0, method="grad_cam" if number % 2 else "full_grad", layer="0")
+
+    tracemalloc.start()
+    try:
+        explain_often(20)
+        tensors, held = alive()
+        explain_often(1000)
+        tensors_later, held_later = alive()
+    finally:
+        tracemalloc.stop()
+    assert tensors_later == tensors
+    assert held_later - held < 20_000  # bytes: a single leaked object per call would be more

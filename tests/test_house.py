@@ -86,11 +86,12 @@ def test_every_public_name_of_a_room_is_there_and_is_not_a_module(room):
 
 def test_the_facade_is_this_list_of_names():
     assert sorted(sightline.__all__) == [
-        "Augmentation", "Dataset", "Explanation", "History", "METHODS", "MODELS", "OPTIMIZERS",
-        "Predictions", "RECIPES", "Run", "SCHEDULES", "SightlineError", "Split", "class_maps",
-        "compare_methods", "create_model", "explain", "explain_difference", "find_learning_rate", "fit",
-        "load_data", "load_recipe", "load_run", "plot_class_accuracy", "plot_confusion", "plot_curves",
-        "plot_explanations", "plot_images", "plot_learning_rate", "plot_mistakes", "plot_range_test",
+        "Audit", "Augmentation", "Dataset", "Explanation", "History", "METHODS", "MODELS", "OPTIMIZERS",
+        "Predictions", "RECIPES", "Run", "SCHEDULES", "SightlineError", "Split", "audit", "class_maps",
+        "compare_methods", "compare_runs", "create_model", "explain", "explain_difference",
+        "find_learning_rate", "fit", "load_data", "load_recipe", "load_run", "plot_class_accuracy",
+        "plot_confusion", "plot_curves", "plot_explanations", "plot_images", "plot_learning_rate",
+        "plot_mistakes", "plot_range_test",
         "predict", "preflight", "rank_mistakes", "run", "summarize", "to_float", "write_report",
     ]  # fmt: skip
     for name in sightline.__all__:
@@ -114,8 +115,11 @@ def in_a_fresh_process(code: str) -> str:
         "import sightline",
         "import sightline.cli",
         "from sightline import write_report",
+        "import importlib; room = importlib.import_module('sightline.audit'); "
+        "[getattr(room, name) for name in room.__all__]",
         "from sightline import plot_explanations; from sightline.report import write_sample_sheet",
-        "from sightline.predictions import rank_mistakes, confused_pairs, read_predictions",
+        "from sightline.predictions import rank_mistakes, confused_pairs, read_predictions, load_dynamics",
+        "from sightline.audit import area_under_margin, rank_by_dynamics",
     ],
 )
 def test_torch_is_not_imported_by(code):

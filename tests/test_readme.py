@@ -31,7 +31,14 @@ def test_the_example_in_python_runs(monkeypatch):
     assert names["maps"].targets.tolist() == names["mistakes"]["predicted"].tolist()
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/design.md", "docs/explanations.md", "CONTRIBUTING.md"])
+@pytest.mark.parametrize(
+    "page",
+    [
+        "README.md",
+        "CONTRIBUTING.md",
+        *(f"docs/{name}.md" for name in ("design", "explanations", "report", "training")),
+    ],
+)
 def test_links_lead_to_files(page):
     text = (ROOT / page).read_text(encoding="utf-8")
     text = re.sub(r"```.*?```", "", text, flags=re.DOTALL)  # code is full of brackets
