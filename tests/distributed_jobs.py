@@ -19,7 +19,7 @@ from sightline.data import Augmentation, Dataset, Split
 from sightline.errors import SightlineError
 from sightline.models import Normalize, processes
 from sightline.predictions.sharing import predict_shared
-from sightline.training import History, constant, fit, one_cycle, sgd
+from sightline.training import History, constant, fit, lookahead, one_cycle, sgd
 
 OPTIONS: dict[str, Any] = {
     "epochs": 3, "batch_size": 16, "schedule": one_cycle(0.3), "label_smoothing": 0.1, "l1": 1e-4,
@@ -27,6 +27,7 @@ OPTIONS: dict[str, Any] = {
     "augmentation": Augmentation(crop_padding=1, flip="random", hole_size=2, hole_p=0.5),
     "validation": 0.2, "keep": "best", "on_epoch": lambda history, epochs: None, "checkpoint_seconds": 0.0,
 }  # fmt: skip
+LOOKAHEAD: dict[str, Any] = {"every": 3, "decay": 0.8, "power": 1.0}
 CUT_AT = 6  # the step before which the checkpoint is copied: 49 images make 4 steps, so in the second epoch
 
 
@@ -91,6 +92,8 @@ def main(folder: Path) -> None:
     options = {**OPTIONS, "l1": 0.0, "keep": "last"}
     normed = make_model(data, norm=True)
     fit(normed, data, **options, on_step=lambda progress, images: seen.append((progress.step, images)))
+    averaged = make_model(data, norm=True)
+    fit(averaged, data, **options, average=lookahead(**LOOKAHEAD))
     dropped = make_model(data, dropout=0.5)
     cut = {**options, "checkpoint": folder / "dropped.pt", "schedule": constant(0.1)}
     fit(dropped, data, **cut | {"epochs": 1})
@@ -103,6 +106,7 @@ def main(folder: Path) -> None:
     ]
     state = {
         "model": model.state_dict(), "resumed": resumed.state_dict(), "normed": normed.state_dict(),
+        "averaged": averaged.state_dict(),
         "dropped": dropped.state_dict(), "whole": whole.state_dict(),
         "epochs": history.epochs, "steps": history.steps, "kept": history.kept,
         "margin": torch.from_numpy(history.dynamics.margin),

@@ -13,6 +13,7 @@ import pandas as pd
 from sightline.predictions import wilson_interval
 from sightline.predictions.table import Predictions, read_predictions
 
+KINDS = ("ambiguous", "hard but right", "easy but wrong")
 CAUSES = ("label suspect", "leaked twin", "shortcut", "ambiguous", "confused pair", "unexplained")
 
 
@@ -129,6 +130,9 @@ def _test_table(
             "cause": cause,
             "slice": slices,
             "twin": twin,
+            "difficulty": np.select(
+                [entropy > np.quantile(entropy, 0.9), ~predictions.correct], KINDS[::2], ""
+            ),
             "set_size": generator.integers(0, 4, number),
         }
     )
@@ -232,6 +236,7 @@ def _facts(
             }
         ],
         "confusions": _confusions(predictions),
+        "difficulty": _difficulty(test),
         "suspects": {
             "train": {
                 "method": "AUM",
@@ -289,6 +294,12 @@ def _calibration(predictions: Predictions) -> dict[str, Any]:
         **{"ece": 0.062, "ece_mass": 0.058, "floor": 0.021, "floor_high": 0.034, "nll": 0.41},
         **{"temperature": 1.8, "ece_after": 0.023, "nll_after": 0.36, "reliability": bins},
     }
+
+
+def _difficulty(test: pd.DataFrame) -> dict[str, Any]:
+    rows = {kind: test.index[test["difficulty"] == kind].tolist() for kind in KINDS}
+    kinds = [{"kind": kind, "count": len(of), "wrong": 1, "images": of[:20]} for kind, of in rows.items()]
+    return {"kinds": kinds, "ambiguity_from": 0.9, "hard_up_to": 0.4, "easy_from": 0.8}
 
 
 def _confusions(predictions: Predictions) -> list[dict[str, Any]]:

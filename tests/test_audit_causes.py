@@ -55,6 +55,8 @@ def test_images_are_sorted_by_the_quantiles_that_are_stated():
     assert (found.hard_up_to, found.easy_from) == (0.8, 0.9)
     assert np.flatnonzero(found.hard_but_right).tolist() == [3, 4]
     assert np.flatnonzero(found.easy_but_wrong).tolist() == [5]
+    kinds = ["", "", "", "hard but right", "ambiguous", "easy but wrong", "", "ambiguous"]
+    assert found.kinds.tolist() == kinds
 
 
 def test_without_doubt_nothing_is_ambiguous_and_without_a_right_answer_nothing_is_easy():

@@ -107,6 +107,7 @@ def test_filters_and_sorts_show_the_rows_of_the_table(visit, table, run):
         ("#f-pred", "1", table["predicted"] == 1),
         ("#f-is", "wrong", wrong),
         ("#f-is", "right", ~wrong),
+        ("#f-kind", "easy but wrong", table["difficulty"] == "easy but wrong"),
         ("#f-cause", "shortcut", table["cause"] == "shortcut"),
         ("#f-slice", "1", table["slice"] == 1),
     ):

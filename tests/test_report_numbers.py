@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
@@ -11,6 +12,7 @@ from report_fixture import NAMES, predictions_of, write_run
 
 from sightline.predictions import wilson_interval
 from sightline.report import charts, load_report_data
+from sightline.report.belief import maps_doubt
 from sightline.report.canvas import png, svg
 from sightline.report.explained import mistakes_section as maps_of_mistakes
 from sightline.report.mistakes import class_section, confusion_section, costly_section, pairs_section
@@ -49,6 +51,23 @@ def test_summary_counts_by_hand(data):
         for row, label in zip(*_arrays(data), strict=True)
     ]
     assert ("Mean test loss", f"{sum(loss) / 200:.3f}") in facts.rows
+
+
+@pytest.mark.parametrize(
+    ("drawn", "verdict", "told"),
+    [
+        ("grad_cam", "better than random; no better than edges", True),
+        ("hires_cam", "better than random; no better than edges", True),
+        ("grad_cam", "better than every control", False),
+        ("my_own", "no better than any control", False),
+    ],
+)
+def test_maps_that_a_control_equals_are_warned_of(data, drawn, verdict, told):
+    methods = [{"name": "grad_cam", "verdict": verdict}, {"name": "eigen_cam", "verdict": "worse than edges"}]
+    found = {"methods": methods, "coincide": {"hires_cam": "grad_cam"}, "images": 64}
+    sentence = maps_doubt(dataclasses.replace(data, faithfulness=found, method_name=drawn))
+    assert (f"on 64 images Grad-CAM was {verdict}." in sentence) == told
+    assert bool(sentence) == told
 
 
 def test_summary_names_the_weakest_class(data):

@@ -121,6 +121,8 @@ def test_the_galleries_hold_the_tables(folder):
         np.testing.assert_allclose(columns[f"test.{name}"], test[name], rtol=1e-6)
     names = ["", *gallery_data.CAUSES]
     assert [names[code] for code in columns["test.cause"]] == test["cause"].tolist()
+    names = ["", *gallery_data.KINDS]
+    assert [names[code] for code in columns["test.difficulty"]] == test["difficulty"].tolist()
     with np.load(folder / "dynamics.npz") as file:
         curves = file["probability"][:, columns["train.index"]].T.astype(float)
     shown = columns["train.curve"].reshape(curves.shape).astype(float)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from sightline.audit import (
     frequent_pairs,
     make_audit,
     read_audit,
+    view_spread,
     write_audit,
     write_decisions,
 )
@@ -27,6 +29,7 @@ from sightline.data import fingerprint
 from sightline.errors import SightlineError
 from sightline.predictions import Predictions
 from sightline.runs import compare_runs, out_of_fold
+from sightline.runs.auditing import answers_beside
 from sightline.runs.reporting import Printer
 
 SMALL = (
@@ -89,6 +92,22 @@ def test_the_tables_are_those_of_the_data(run):
     np.testing.assert_allclose(audit.train["aum"], margins.mean(0), rtol=1e-6)
     assert np.isin(audit.arrays["neighbours"], shown).all()
     np.testing.assert_array_equal(audit.arrays["neighbour_rows"], np.flatnonzero(~run.predictions.correct))
+
+
+def test_the_difficult_images_are_counted_and_the_clearest_come_first(run):
+    facts, test, correct = run.audit.facts["difficulty"], run.audit.test, run.predictions.correct
+    kinds = {one["kind"]: one for one in facts["kinds"]}
+    for kind, one in kinds.items():
+        mine = test[test["difficulty"] == kind]
+        assert one["count"] == len(mine)
+        assert one["wrong"] == (~correct[mine.index]).sum()
+        assert set(one["images"]) <= set(mine.index)
+    assert (np.diff(test["ambiguity"][kinds["ambiguous"]["images"]]) <= 0).all()
+    hard, easy = (test["confidence"][kinds[k]["images"]] for k in ("hard but right", "easy but wrong"))
+    assert (np.diff(hard) >= 0).all()
+    assert (hard <= facts["hard_up_to"]).all()
+    assert (np.diff(easy) <= 0).all()
+    assert (easy >= facts["easy_from"]).all()
 
 
 def test_what_was_planted_is_scored(run):
@@ -192,6 +211,20 @@ def test_runs_on_other_data_are_not_compared(run, tmp_path):
     with pytest.raises(SightlineError, match="were tested on other images, labels or classes"):
         compare_runs(run, other, tmp_path / "page.html")
     assert not (tmp_path / "page.html").exists()
+
+
+def test_runs_beside_tell_what_is_ambiguous(run, fixed):
+    p = run.predictions
+    both = answers_beside(run, [run.folder, run])
+    np.testing.assert_array_equal(both, [p.probabilities] * 2)
+    alone, views = Evidence(run.data(), p), p.probabilities[None]
+    opposite = 1 - both[:1]
+    beside = make_audit(dataclasses.replace(alone, others=opposite / opposite.sum(2, keepdims=True)))
+    expected = view_spread(np.concatenate([views, opposite / opposite.sum(2, keepdims=True)]))
+    np.testing.assert_array_equal(beside.test["ambiguity"], expected["ambiguity"])
+    assert beside.facts["accuracy"]["views"] is None
+    with pytest.raises(SightlineError, match="was tested on other images, labels or classes"):
+        answers_beside(run, [fixed])
 
 
 def test_the_commands_audit_and_compare(run, fixed, tmp_path):

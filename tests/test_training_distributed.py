@@ -24,6 +24,7 @@ from sightline.data.splits import part_of
 from sightline.errors import SightlineError
 from sightline.models import choose_device, processes
 from sightline.predictions import predict, read_predictions
+from sightline.training.averaging import lookahead, none
 from sightline.training.monitor import hold_out
 from sightline.training.optimizer import set_rates
 from sightline.training.schedule import Progress
@@ -137,7 +138,8 @@ def test_what_two_processes_began_one_brings_to_its_end(one, two):
     assert_close(resumed.state_dict(), model.state_dict())
 
 
-def test_with_batch_norm_the_job_equals_a_slow_loop_over_the_parts(two):
+@pytest.mark.parametrize(("name", "average"), [("normed", none()), ("averaged", lookahead(**jobs.LOOKAHEAD))])
+def test_with_batch_norm_the_job_equals_a_slow_loop_over_the_parts(two, name, average):
     data, options = jobs.make_data(), jobs.OPTIONS
     model = jobs.make_model(data, norm=True)
     kept, _ = hold_out(data.train, options["validation"], options["seed"])
@@ -145,6 +147,7 @@ def test_with_batch_norm_the_job_equals_a_slow_loop_over_the_parts(two):
     batches = ResidentBatches(data.train.take(kept), batch_size=16, drop_last=False, **drawn)
     optimizer = options["optimizer"](model)
     replicas = [copy.deepcopy(model).train() for _ in range(2)]
+    averages = [slow for replica in replicas if (slow := average(replica)) is not None]
     for step in range(3 * 4):
         images, labels, *_ = next(batches.epoch(step // 4, start=step % 4))
         half = (len(labels) + 1) // 2
@@ -162,14 +165,22 @@ def test_with_batch_norm_the_job_equals_a_slow_loop_over_the_parts(two):
                     parameter.grad += gradient
         set_rates(optimizer, options["schedule"](Progress(step, 4, 3)), None)
         optimizer.step()
+        for replica, slow in zip(replicas, averages, strict=bool(averages)):
+            for own, shared in zip(replica.parameters(), model.parameters(), strict=True):
+                own.data.copy_(shared.data)
+            slow.update(replica, step + 1, 12)  # the parameters of both stay equal, the statistics differ
+            for own, shared in zip(replica.parameters(), model.parameters(), strict=True):
+                shared.data.copy_(own.data)
         for statistic in ("running_mean", "running_var") if step % 4 == 3 else ():
             own = [getattr(replica[2], statistic) for replica in replicas]
-            mean = sum(own) / 2
             assert not torch.equal(*own)
-            for place in (*own, getattr(model[2], statistic)):
-                place.copy_(mean)
+            slows = [slow.slow[f"2.{statistic}"] for slow in averages]
+            for copies in ([*own, getattr(model[2], statistic)], slows):
+                mean = sum(copies[:2]) / 2
+                for place in copies:
+                    place.copy_(mean)
     expected = model.state_dict() | {"2.num_batches_tracked": torch.tensor(12)}
-    assert_close(two[0]["normed"], expected)
+    assert_close(two[0][name], expected)
 
 
 def test_dropout_goes_on_where_it_was_cut_off(two):

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import ArrayLike
 
+KINDS = ("ambiguous", "hard but right", "easy but wrong")
+
 
 def view_spread(probabilities: ArrayLike) -> pd.DataFrame:
     """Return the doubt about each image, a row per image in data order.
@@ -68,6 +70,12 @@ class Difficulty:
     ambiguity_from: float
     hard_up_to: float
     easy_from: float
+
+    @property
+    def kinds(self) -> np.ndarray:
+        """(N,) names of `KINDS`, "" for the others; an image that is ambiguous and hard is ambiguous."""
+        masks = [self.ambiguous, self.easy_but_wrong, self.hard_but_right]
+        return np.select(masks, ["ambiguous", "easy but wrong", "hard but right"], "")
 
 
 def sort_by_difficulty(

@@ -18,10 +18,11 @@ class Evidence:
 
     train: predictions on the training split, by the model that was trained on it. features,
     train_features: (N, D) of both splits. views: (V, N, C) probabilities of V views of each test image, the
-    image itself first. maps_predicted, maps_true: (N, h, w) raw maps of the test images for the predicted
-    and the true class. dynamics: of the training split. out_of_fold: (N_train, C) probabilities by models
-    that were not trained on the image. robustness: of `robustness_table`. seed: of the halves on
-    which a finding is made and checked.
+    image itself first. others: (R, N, C) probabilities by R other models, of other seeds say; with the views
+    they tell what is ambiguous. maps_predicted, maps_true: (N, h, w) raw maps of the test images for the
+    predicted and the true class. dynamics: of the training split. out_of_fold: (N_train, C) probabilities by
+    models that were not trained on the image. robustness: of `robustness_table`. seed: of the halves on which
+    a finding is made and checked.
 
     Raises SightlineError if an array is not about this data.
     """
@@ -32,6 +33,7 @@ class Evidence:
     features: np.ndarray | None = None
     train_features: np.ndarray | None = None
     views: np.ndarray | None = None
+    others: np.ndarray | None = None
     maps_predicted: np.ndarray | None = None
     maps_true: np.ndarray | None = None
     dynamics: Dynamics | None = None
@@ -47,6 +49,7 @@ class Evidence:
             "features": (_length(self.features), test),
             "train_features": (_length(self.train_features), train),
             "views": (None if self.views is None else self.views.shape[1], test),
+            "others": (None if self.others is None else self.others.shape[1], test),
             "maps_predicted": (_length(self.maps_predicted), test),
             "maps_true": (_length(self.maps_true), test),
             "dynamics": (_length(self.dynamics), train),

@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from sightline.audit.agreement import suspect_agreement
+from sightline.audit.ambiguity import KINDS
 from sightline.audit.calibration import calibration_error, calibration_floor, equal_mass, reliability
 from sightline.audit.conformal import check_conformal
 from sightline.audit.duplicates import accuracy_without
@@ -57,6 +60,20 @@ def selective_facts(p: Predictions, rejections: list[Rejection]) -> dict[str, An
         "curve": {name: curve[name].tolist() for name in ("coverage", "risk", "threshold")},
         "wanted": [asdict(one) for one in rejections],
     }
+
+
+def difficulty_facts(found: Findings) -> dict[str, Any]:
+    """How many images are ambiguous, hard but right, easy but wrong; the clearest of each, the bounds."""
+    p, ambiguity, difficulty = found.evidence.predictions, found.spread["ambiguity"], found.difficulty
+    clearest = dict(zip(KINDS, (-ambiguity.to_numpy(), p.confidence, -p.confidence), strict=True))
+    kinds = []
+    for kind, rank in clearest.items():
+        rows = np.flatnonzero(difficulty.kinds == kind)
+        ordered = rows[np.argsort(rank[rows], kind="stable")]
+        wrong = int((~p.correct[rows]).sum())
+        kinds.append({"kind": kind, "count": len(rows), "wrong": wrong, "images": ordered[:_LISTED].tolist()})
+    bounds = {name: getattr(difficulty, name) for name in ("ambiguity_from", "hard_up_to", "easy_from")}
+    return {"kinds": kinds, **bounds}
 
 
 def conformal_facts(p: Predictions, seed: int) -> list[dict[str, Any]]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
 from sightline.audit.ambiguity import Difficulty, sort_by_difficulty, view_spread
 from sightline.audit.arrays import best_other
@@ -22,10 +22,8 @@ from sightline.audit.slices import Slice, find_slices
 from sightline.audit.suspects import label_suspects, noise_rate_pruning
 from sightline.audit.training_suspects import suspects_from_dynamics
 
-if TYPE_CHECKING:
-    import pandas as pd
-
 COVERAGE = 0.9  # of the conformal sets whose size each image gets
+_AT_ONCE = 1000  # test images whose attributes are taken together
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +54,8 @@ class Findings:
 def find_all(evidence: Evidence) -> Findings:
     """Run the parts in turn."""
     p, data = evidence.predictions, evidence.data
-    spread = view_spread(p.probabilities[None] if evidence.views is None else evidence.views)
+    seen = [p.probabilities[None] if evidence.views is None else evidence.views]
+    spread = view_spread(np.concatenate(seen if evidence.others is None else [*seen, evidence.others]))
     difficulty = sort_by_difficulty(spread["ambiguity"], p.confidence, p.correct)
     suspects = label_suspects(p.labels, p.probabilities)
     features = None
@@ -97,7 +96,9 @@ def find_all(evidence: Evidence) -> Findings:
 def _slices(evidence: Evidence) -> list[Slice]:
     p = evidence.predictions
     conditions = class_conditions(p.labels, p.predicted, p.class_names)
-    conditions += attribute_conditions(image_attributes(evidence.data.test.images[:]))
+    conditions += attribute_conditions(
+        pd.concat([image_attributes(block) for block in evidence.data.test.blocks(_AT_ONCE)])
+    )
     if evidence.maps_predicted is not None:
         conditions += attribute_conditions(evidence_attributes(evidence.maps_predicted))
     if evidence.features is not None:

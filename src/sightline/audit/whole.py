@@ -28,6 +28,7 @@ from sightline.audit.temperature import cross_fit_temperature
 WANTED_ERRORS = (0.01, 0.02, 0.05)
 _THUMBNAIL = 64  # pixels a side at most
 _LISTED = 1000  # training images by suspicion that are shown, flagged or not
+_AT_ONCE = 1000  # test images that are made small together
 _NEVER = -1  # forgetting events of an image that was never learnt
 
 
@@ -44,6 +45,7 @@ def make_audit(evidence: Evidence) -> Audit:
         "selective": facts.selective_facts(p, rejections),
         "conformal": facts.conformal_facts(p, seed),
         "confusions": facts.confusion_facts(found),
+        "difficulty": facts.difficulty_facts(found),
         "suspects": facts.suspect_facts(found),
         "duplicates": facts.duplicate_facts(found),
         "slices": facts.slice_facts(found),
@@ -69,6 +71,7 @@ def _test_table(found: Findings) -> pd.DataFrame:
         cause=found.budget.primary,
         slice=slices,
         twin=found.duplicates.test_twins,
+        difficulty=found.difficulty.kinds,
         set_size=found.set_sizes,
     )
 
@@ -117,7 +120,7 @@ def _arrays(found: Findings, train: pd.DataFrame) -> dict[str, np.ndarray]:
         "neighbour_rows": rows,
         "neighbours": indices,
         "neighbour_similarity": similarity.astype(np.float16),
-        "thumbnails": thumbnails(evidence.data.test.images[:]),
+        "thumbnails": np.concatenate([thumbnails(block) for block in evidence.data.test.blocks(_AT_ONCE)]),
         "train_rows": shown,
         "train_thumbnails": thumbnails(evidence.data.train.images[shown]),
     }

@@ -6,9 +6,12 @@ import functools
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from sightline.runs import Run
 
 PATH = click.Path(path_type=Path)
 
@@ -69,3 +72,14 @@ def emit(result: Mapping[str, Any] | Sequence[Any], *, as_json: bool, text: str 
         click.echo(json.dumps(result, indent=2))
     elif text:
         click.echo(text)
+
+
+def emit_headline(run: Run, *, as_json: bool, text: str = "") -> None:
+    """Print what a run came to; of several processes the first one does."""
+    from sightline.models.processes import leads
+
+    if not leads():  # the run's folder may be on another machine
+        return
+    keys = ("accuracy", "loss", "images", "mistakes", "seconds")
+    headline = {"run": str(run.folder), "report": str(run.report), **{key: run.metrics[key] for key in keys}}
+    emit(headline, as_json=as_json, text=text)

@@ -1,7 +1,5 @@
 from .augment import Augmentation as Augmentation
-from .batches import Batch as Batch
 from .batches import ResidentBatches as ResidentBatches
-from .batches import StreamedBatches as StreamedBatches
 from .compose import build_compose as build_compose
 from .corruptions import CORRUPTIONS as CORRUPTIONS
 from .corruptions import corrupt as corrupt
@@ -13,8 +11,10 @@ from .image_files import ImageFiles as ImageFiles
 from .load import DATASETS as DATASETS
 from .load import load_data as load_data
 from .pictures import read_image as read_image
+from .plan import Batch as Batch
 from .preview import preview_augmentation as preview_augmentation
 from .shapes import PlantedTruth as PlantedTruth
+from .streamed import StreamedBatches as StreamedBatches
 
 __all__ = [
     "CORRUPTIONS",

@@ -8,8 +8,9 @@ import numpy as np
 import torch
 
 from sightline.data.augment import Augmentation
-from sightline.data.batches import ResidentBatches, StreamedBatches
+from sightline.data.batches import ResidentBatches
 from sightline.data.dataset import Dataset
+from sightline.data.streamed import StreamedBatches
 
 if TYPE_CHECKING:
     import albumentations

@@ -13,7 +13,7 @@ from sightline.errors import SightlineError
 from sightline.report.reading import read_file, read_json
 
 _TEST = ("index", "label", "predicted", "loss", "confidence", "margin", "ambiguity", "suspicion", "suggested")
-_TEST_MORE = ("cause", "slice", "twin", "set_size")
+_TEST_MORE = ("cause", "slice", "twin", "set_size", "difficulty")
 _TRAIN = ("index", "label", "suspicion", "suggested", "aum", "forgetting", "p_mean", "p_std", "twin")
 
 

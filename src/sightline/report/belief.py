@@ -9,6 +9,7 @@ from sightline.report.sections import Block, Column, Details, Note, Section, Tab
 from sightline.report.wording import number, percent, plural
 
 _GROUP = "Where it looked"
+_TRUSTED = "better than every control"
 
 
 def belief_section(data: ReportData) -> Section | None:
@@ -29,6 +30,22 @@ def belief_section(data: ReportData) -> Section | None:
         f"{found['methods'][0]['verdict']}."
     )
     return Section("Can these maps be believed?", "belief", _GROUP, lead, tuple(blocks))
+
+
+def maps_doubt(data: ReportData) -> str:
+    """Return a sentence on why not to believe the maps of the page, or "" if they beat every control."""
+    found = data.faithfulness
+    if not found:
+        return ""
+    ranked = found["coincide"].get(data.method_name, data.method_name)
+    verdicts = {method["name"]: method["verdict"] for method in found["methods"]}
+    verdict = verdicts.get(ranked, _TRUSTED)
+    if verdict == _TRUSTED:
+        return ""
+    return (
+        "The heat maps of this page are not to be believed as they stand: on "
+        f"{plural(found['images'], 'image')} {data.method} was {verdict}."
+    )
 
 
 def _verdicts(found: dict[str, Any]) -> Table:

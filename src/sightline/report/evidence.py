@@ -17,6 +17,7 @@ _SUSPECTS = 24
 _CONFUSIONS = 15
 _PAIRS_SHOWN, _PAIRS_LISTED = 12, 120
 _SLICE_IMAGES = 10
+_KIND_IMAGES = 12
 
 
 def suspects_section(data: ReportData) -> Section | None:
@@ -68,6 +69,27 @@ def _suspect(data: ReportData, audit: AuditFiles, split: str, index: int) -> Car
 
 def _details(split: str, index: int) -> str:
     return view(img=index) if split == "test" else view(set="train", train=index)
+
+
+def difficulty_section(data: ReportData) -> Section | None:
+    facts = data.audit.facts.get("difficulty") if data.audit else None
+    if not facts:
+        return None
+    meanings = {
+        "ambiguous": f"ambiguity {facts['ambiguity_from']:.2f} or more: would people agree on these?",
+        "easy but wrong": f"wrong at {percent(facts['easy_from'])} or more: a label, a twin, a shortcut?",
+        "hard but right": f"right at {percent(facts['hard_up_to'])} or less: the next model may lose these",
+    }
+    known = {one["kind"]: one for one in facts["kinds"]}
+    cards = []
+    for kind, meaning in meanings.items():
+        number_of, images = known[kind]["count"], known[kind]["images"][:_KIND_IMAGES]
+        if number_of:
+            wrong = (f"{count(known[kind]['wrong'])} of them wrong",) if kind == "ambiguous" else ()
+            title = f"{kind.capitalize()}: {plural(number_of, 'image')}"
+            cards.append(Card((Thumbs("test", tuple(images)),), title, (meaning, *wrong), view(kind=kind)))
+    lead = "Where the picture leaves the answer open, where the model errs without doubt, where it was lucky."
+    return Section("Ambiguous, easy, hard", "difficulty", "Mistakes", lead, (Cards("", tuple(cards)),))
 
 
 def duplicates_section(data: ReportData) -> Section | None:

@@ -88,6 +88,8 @@ def _add_tests(columns: Columns, data: ReportData, audit: AuditFiles, rows: np.n
         columns.add_floats(f"test.{name}", table[name].to_numpy())
     causes = pd.Categorical(table["cause"].fillna(""), categories=["", *CAUSES])
     columns.add("test.cause", np.maximum(np.asarray(causes.codes), 0).astype(np.uint8))
+    kinds = pd.Categorical(table["difficulty"], categories=["", *KINDS])
+    columns.add("test.difficulty", np.maximum(np.asarray(kinds.codes), 0).astype(np.uint8))
     shares = data.predictions.probabilities[rows]  # (N, C)
     best = np.argsort(-shares, axis=1, kind="stable")[:, :_TOP]
     columns.add_integers("test.top", best)
@@ -95,6 +97,7 @@ def _add_tests(columns: Columns, data: ReportData, audit: AuditFiles, rows: np.n
 
 
 # The order is that of the page: what can be mended first comes first.
+KINDS = ("ambiguous", "hard but right", "easy but wrong")
 CAUSES = ("label suspect", "leaked twin", "shortcut", "ambiguous", "confused pair", "unexplained")
 
 

@@ -65,6 +65,7 @@ AUDITED = (
     mistakes.confusion_section,
     evidence.confusions_section,
     mistakes.class_section,
+    evidence.difficulty_section,
     evidence.suspects_section,
     evidence.duplicates_section,
     evidence.slices_section,

@@ -65,6 +65,7 @@ class ReportData:
     range_card: dict[str, Any]
     samples: Samples | None
     method: str
+    method_name: str
     main_layer: str
     galleries: dict[str, Gallery]
     faithfulness: dict[str, Any]
@@ -103,6 +104,7 @@ def load_report_data(run_folder: str | Path) -> ReportData:
         range_card=read_json(folder / "range_test.json", (), required=False),
         samples=read_file(folder / "samples.npz", _samples, required=False),
         method=explained.get("method", ""),
+        method_name=explained.get("name", ""),
         main_layer=explained.get("main_layer", ""),
         faithfulness=read_json(
             folder / "faithfulness.json", ("methods", "measures", "best", "layer"), required=False

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from sightline.report.audit_blocks import Budget, Fix, Fixes, Link, Part, Thumbs
+from sightline.report.belief import maps_doubt
 from sightline.report.gallery_data import CAUSES
 from sightline.report.links import view
 from sightline.report.load import ReportData
@@ -40,7 +41,8 @@ def audit_summary(data: ReportData, anchors: frozenset[str]) -> list[Block]:
     """
     facts = data.audit.facts if data.audit else {}
     blocks: list[Block] = []
-    if warnings := facts.get("warnings"):
+    doubts = [doubt] if (doubt := maps_doubt(data)) else []
+    if warnings := [*(facts.get("warnings") or ()), *doubts]:
         rows = tuple((str(text), *_part_of(str(text), anchors)) for text in warnings)
         blocks.append(Findings("Warnings", rows))
     if budget := facts.get("budget"):

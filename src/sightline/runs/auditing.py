@@ -6,6 +6,7 @@ audit.fixes
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from torch import nn
 
 from sightline.audit import Audit, Evidence, make_audit, robustness_table, write_audit
 from sightline.data import Dataset, Split
+from sightline.errors import SightlineError
 from sightline.explain import METHODS, explain
 from sightline.explain.methods import takes_case
 from sightline.models import choose_device, choose_precision, to_float
@@ -33,27 +35,58 @@ def audit(
     run: Run | str | Path,
     *,
     folds: int = 0,
+    beside: Sequence[Run | str | Path] = (),
     device: str = "auto",
     reporter: Reporter | None = None,
 ) -> Audit:
     """Audit a finished run and keep the findings in its folder.
 
     folds: train so many models more, each without one part of the training split, and judge the training
-    labels by their predictions of the part that they have not seen; 0 for none. Raises SightlineError if
-    the folder is not that of a finished run.
+    labels by their predictions of the part that they have not seen; 0 for none. beside: finished runs on
+    the same data, other seeds say: where they and this one differ, an image is ambiguous. Raises
+    SightlineError if a folder is not that of a finished run, or a run beside was tested on other images.
     """
     opened = run if isinstance(run, Run) else load_run(run)
-    return keep_audit(opened, opened.data(), folds=folds, device=device, reporter=reporter or Printer())
+    others = answers_beside(opened, beside) if beside else None
+    return keep_audit(
+        opened, opened.data(), folds=folds, others=others, device=device, reporter=reporter or Printer()
+    )
 
 
-def keep_audit(run: Run, data: Dataset, *, folds: int = 0, device: str = "auto", reporter: Reporter) -> Audit:
+def answers_beside(run: Run, beside: Sequence[Run | str | Path]) -> np.ndarray:
+    """Return the probabilities (R, N, C) of other runs for the test images of `run`.
+
+    Raises SightlineError if one of them was tested on other images.
+    """
+    mine, answers = run.predictions, []
+    for one in beside:
+        other = one if isinstance(one, Run) else load_run(one)
+        found = other.predictions
+        if found.class_names != mine.class_names or not np.array_equal(found.labels, mine.labels):
+            raise SightlineError(
+                f"{other.folder} was tested on other images, labels or classes than {run.folder}; name runs "
+                "on the same data"
+            )
+        answers.append(found.probabilities)
+    return np.stack(answers)
+
+
+def keep_audit(
+    run: Run,
+    data: Dataset,
+    *,
+    folds: int = 0,
+    others: np.ndarray | None = None,
+    device: str = "auto",
+    reporter: Reporter,
+) -> Audit:
     """Audit a run on its `data` and write what was found into its folder."""
     place = choose_device(device)
     model = run.model().to(place, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     unseen = None
     if folds:
         unseen = out_of_fold(run.recipe, data, folds=folds, device=device, reporter=reporter)
-    found = make_audit(gather(run, model, data, place=place, unseen=unseen))
+    found = make_audit(gather(run, model, data, place=place, unseen=unseen, others=others))
     write_audit(run.folder, found)
     causes = [f"{row['count']} {row['cause']}" for row in found.facts["budget"]["causes"] if row["count"]]
     reporter.line(f"audit: {', '.join(causes) or 'no mistakes'}; {len(found.facts['fixes'])} fixes")
@@ -61,7 +94,13 @@ def keep_audit(run: Run, data: Dataset, *, folds: int = 0, device: str = "auto",
 
 
 def gather(
-    run: Run, model: nn.Module, data: Dataset, *, place: torch.device, unseen: np.ndarray | None = None
+    run: Run,
+    model: nn.Module,
+    data: Dataset,
+    *,
+    place: torch.device,
+    unseen: np.ndarray | None = None,
+    others: np.ndarray | None = None,
 ) -> Evidence:
     """Return the evidence of a run: the passes over its data that an audit needs, in the run's precision."""
     precision = choose_precision(run.recipe.training.precision, place)
@@ -84,6 +123,7 @@ def gather(
         features=features,
         train_features=_joined(read),
         views=viewed.probabilities,
+        others=others,
         maps_predicted=seen,
         maps_true=true,
         dynamics=run.dynamics,

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from sightline.data import Augmentation, Dataset, ResidentBatches, StreamedBatches
-from sightline.data.batches import Batch
+from sightline.data.plan import Batch
 from sightline.errors import SightlineError
 from sightline.models import processes
 from sightline.training.mixing import Mix, mix_generator

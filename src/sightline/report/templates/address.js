@@ -1,7 +1,7 @@
 // The view is in the address: #true=cat&pred=dog&sort=loss, #img=2405, #set=train&train=77.
 
 const EMPTY = {
-  set: "test", true: "", pred: "", is: "", cause: "", slice: "", done: "", low: 0, high: 100, q: "", fix: "",
+  set: "test", true: "", pred: "", is: "", kind: "", cause: "", slice: "", done: "", low: 0, high: 100, q: "", fix: "",
   sort: "", flip: false, open: null,
 };
 
@@ -19,6 +19,7 @@ function readAddress(hash) {
   view.pred = classOf(words.get("pred"));
   view.is = ["wrong", "right"].includes(words.get("is")) ? words.get("is") : "";
   view.done = ["yes", "no"].includes(words.get("done")) ? words.get("done") : "";
+  view.kind = KINDS.includes(words.get("kind")) ? words.get("kind") : "";
   view.cause = CAUSES.includes(words.get("cause")) ? words.get("cause") : "";
   view.slice = whole(words.get("slice")) ?? "";
   view.fix = whole(words.get("fix")) ?? "";
@@ -37,7 +38,7 @@ function writeAddress(view) {
   if (view.set === "train") add("set", "train");
   add("true", view.true === "" ? "" : manifest.keys[view.true]);
   add("pred", view.pred === "" ? "" : manifest.keys[view.pred]);
-  for (const name of ["is", "cause", "slice", "done", "fix", "q"]) add(name, view[name]);
+  for (const name of ["is", "kind", "cause", "slice", "done", "fix", "q"]) add(name, view[name]);
   if (view.low > 0 || view.high < 100) add("conf", `${view.low}-${view.high}`);
   add("sort", view.sort);
   if (view.flip) add("order", "reversed");

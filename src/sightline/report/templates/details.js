@@ -88,7 +88,7 @@ function facts(row) {
   const slice = manifest.slices[set.slice[row]];
   return [["Loss", number("loss", 3)], ["Margin", number("margin", 2)], ["Ambiguity", number("ambiguity", 2)],
     ["Suspicion that the label is wrong", number("suspicion", 2)], ["Classes in its conformal set", String(set.set_size[row])],
-    ...(slice ? [["Slice", slice.name]] : [])];
+    ...(set.difficulty[row] ? [["Difficulty", KINDS[set.difficulty[row] - 1]]] : []), ...(slice ? [["Slice", slice.name]] : [])];
 }
 
 // The probability of the label after each epoch, as a line; unseen epochs leave gaps.

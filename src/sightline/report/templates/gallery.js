@@ -2,6 +2,7 @@
 
 const tables = { test: table("test"), train: table("train") };
 const CAUSES = ["label suspect", "leaked twin", "shortcut", "ambiguous", "confused pair", "unexplained"];
+const KINDS = ["ambiguous", "hard but right", "easy but wrong"];
 // For each set: the columns that it can be sorted by, whether the largest comes first, and how a value is written.
 const SORTS = {
   test: {
@@ -56,6 +57,7 @@ function passing() {
 
 function passesTest(set, row) {
   if (view.is && (view.is === "wrong") !== isWrong(row)) return false;
+  if (view.kind && KINDS[set.difficulty[row] - 1] !== view.kind) return false;
   if (view.cause && CAUSES[set.cause[row] - 1] !== view.cause) return false;
   if (view.slice !== "" && set.slice[row] !== view.slice) return false;
   const sure = 100 * set.confidence[row];
@@ -207,7 +209,7 @@ function fillFilters() {
   for (const label of document.querySelectorAll("#filters [data-only]")) label.hidden = train;
   byId("f-pred-name").textContent = train ? "Suggested" : "Predicted";
   byId("f-sort").replaceChildren(...Object.keys(SORTS[view.set]).map((name) => make("option", { value: name }, SORT_NAMES[name] ?? name)));
-  for (const name of ["q", "true", "pred", "is", "cause", "slice", "done", "low", "high"]) byId(`f-${name}`).value = view[name];
+  for (const name of ["q", "true", "pred", "is", "kind", "cause", "slice", "done", "low", "high"]) byId(`f-${name}`).value = view[name];
   byId("f-sort").value = sortOf();
   byId("f-flip").checked = view.flip;
 }
@@ -216,6 +218,7 @@ function startGallery() {
   byId("f-true").replaceChildren(...options("all", manifest.names));
   byId("f-pred").replaceChildren(...options("all", manifest.names));
   byId("f-cause").replaceChildren(...options("all", CAUSES, CAUSES));
+  byId("f-kind").replaceChildren(...options("all", KINDS, KINDS));
   byId("f-slice").replaceChildren(...options("all", manifest.slices.map((one) => one.name)));
   byId("f-slice").closest("label").classList.toggle("none", !manifest.slices.length);
   byId("tab-test").textContent = `Test images (${count(tables.test.size)})`;
@@ -225,7 +228,7 @@ function startGallery() {
   byId("filters").addEventListener("submit", (event) => event.preventDefault());
   byId("filters").addEventListener("input", () => change({
     q: byId("f-q").value, true: number("f-true"), pred: number("f-pred"), is: byId("f-is").value,
-    cause: byId("f-cause").value, slice: number("f-slice"), done: byId("f-done").value,
+    kind: byId("f-kind").value, cause: byId("f-cause").value, slice: number("f-slice"), done: byId("f-done").value,
     low: bound("f-low", 0), high: bound("f-high", 100), flip: byId("f-flip").checked,
     sort: byId("f-sort").value === Object.keys(SORTS[view.set])[0] ? "" : byId("f-sort").value,
   }));
