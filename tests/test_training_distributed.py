@@ -138,7 +138,16 @@ def test_what_two_processes_began_one_brings_to_its_end(one, two):
     assert_close(resumed.state_dict(), model.state_dict())
 
 
-@pytest.mark.parametrize(("name", "average"), [("normed", none()), ("averaged", lookahead(**jobs.LOOKAHEAD))])
+def copy_parameters(source: nn.Module, target: nn.Module) -> None:
+    for own, other in zip(target.parameters(), source.parameters(), strict=True):
+        own.data.copy_(other.data)
+
+
+@pytest.mark.parametrize(
+    ("name", "average"),
+    [("normed", none()), ("averaged", lookahead(**jobs.LOOKAHEAD))],
+    ids=["no average", "lookahead"],
+)
 def test_with_batch_norm_the_job_equals_a_slow_loop_over_the_parts(two, name, average):
     data, options = jobs.make_data(), jobs.OPTIONS
     model = jobs.make_model(data, norm=True)
@@ -155,8 +164,7 @@ def test_with_batch_norm_the_job_equals_a_slow_loop_over_the_parts(two, name, av
         for parameter in model.parameters():
             parameter.grad = torch.zeros_like(parameter)
         for replica, (pictures, classes) in zip(replicas, parts, strict=True):
-            for own, shared in zip(replica.parameters(), model.parameters(), strict=True):
-                own.data.copy_(shared.data)
+            copy_parameters(model, replica)
             if len(classes):
                 logits = replica(pictures)
                 loss = nn.functional.cross_entropy(logits, classes, label_smoothing=0.1, reduction="sum")
@@ -165,12 +173,11 @@ def test_with_batch_norm_the_job_equals_a_slow_loop_over_the_parts(two, name, av
                     parameter.grad += gradient
         set_rates(optimizer, options["schedule"](Progress(step, 4, 3)), None)
         optimizer.step()
+        for replica in replicas if averages else ():
+            copy_parameters(model, replica)
         for replica, slow in zip(replicas, averages, strict=bool(averages)):
-            for own, shared in zip(replica.parameters(), model.parameters(), strict=True):
-                own.data.copy_(shared.data)
             slow.update(replica, step + 1, 12)  # the parameters of both stay equal, the statistics differ
-            for own, shared in zip(replica.parameters(), model.parameters(), strict=True):
-                shared.data.copy_(own.data)
+            copy_parameters(replica, model)
         for statistic in ("running_mean", "running_var") if step % 4 == 3 else ():
             own = [getattr(replica[2], statistic) for replica in replicas]
             assert not torch.equal(*own)
