@@ -43,15 +43,17 @@ def clouds(count: int, seed: int, size: int = 24) -> np.ndarray:
     return np.clip(128 + 45 * field, 0, 255).astype(np.uint8)
 
 
-def test_nearest_rows_equal_a_sort_of_every_cosine_whatever_the_block(monkeypatch):
+@pytest.mark.parametrize(("k", "group"), [(6, 32), (40, 32), (40, 3), (1, 500)])
+def test_nearest_rows_equal_a_sort_of_every_cosine_whatever_the_block(monkeypatch, k, group):
     rng = np.random.default_rng(0)
     queries, keys = unit_rows(rng.normal(size=(37, 9))), unit_rows(rng.normal(size=(211, 9)))
+    monkeypatch.setattr(search, "_GROUP", group)
     for block in (1, 1000, 2**24):
         monkeypatch.setattr(search, "BLOCK", block)
-        indices, similarities = nearest_rows(queries, keys, 6)
+        indices, similarities = nearest_rows(queries, keys, k)
         for query, row, values in zip(queries, indices, similarities, strict=True):
             cosines = [float(np.dot(query.astype(float), key.astype(float))) for key in keys]
-            assert row.tolist() == sorted(range(211), key=lambda i: -cosines[i])[:6]
+            assert row.tolist() == sorted(range(211), key=lambda i: -cosines[i])[:k]
             np.testing.assert_allclose(values, [cosines[i] for i in row], rtol=1e-12)
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 
 BLOCK = 2**24  # similarities held at once: 64 MB in float32
+_GROUP = 32  # columns that are represented by their largest value
 _SLACK = 1e-5  # more than a sum of float32 products of unit vectors can be off by
 
 
@@ -35,8 +36,7 @@ def nearest_rows(queries: np.ndarray, keys: np.ndarray, k: int) -> tuple[np.ndar
     indices = np.empty((len(queries), k), np.int64)
     similarities = np.empty((len(queries), k), np.float64)
     for start, block in _blocks(queries, keys):
-        cut = np.partition(block, len(keys) - k, axis=1)[:, len(keys) - k]
-        rows, columns = np.nonzero(block >= cut[:, None] - _SLACK)
+        rows, columns = _candidates(block, k)
         exact = similarity_of(queries, keys, start + rows, columns)
         order = np.lexsort((columns, -exact, rows))
         first = np.searchsorted(rows, np.arange(len(block)))  # rows are sorted: where each one begins
@@ -44,6 +44,30 @@ def nearest_rows(queries: np.ndarray, keys: np.ndarray, k: int) -> tuple[np.ndar
         indices[start : start + len(block)] = columns[chosen]
         similarities[start : start + len(block)] = exact[chosen]
     return indices, similarities
+
+
+def _candidates(block: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the places, in order, of some values of each row (Q, N), the k largest among them.
+
+    The columns are dealt out in groups. The k-th largest of the groups' maxima is not over the k-th largest
+    value, as each maximum is a value; so only groups that reach it are looked into.
+    """
+    count, size = block.shape
+    number = size // _GROUP
+    whole = block[:, : number * _GROUP].reshape(count, _GROUP, number)  # group g: columns g, g + number, ...
+    peaks = np.concatenate([whole.max(axis=1), block[:, number * _GROUP :]], axis=1) if number else block
+    if k > peaks.shape[1]:
+        peaks, number = block, 0
+    cut = np.partition(peaks, peaks.shape[1] - k, axis=1)[:, peaks.shape[1] - k] - _SLACK
+    rows, groups = np.nonzero(peaks >= cut[:, None])
+    inside = groups < number
+    members = groups[inside, None] + number * np.arange(_GROUP)  # (P, _GROUP)
+    found, member = np.nonzero(block[rows[inside, None], members] >= cut[rows[inside], None])
+    single = groups[~inside] + number * (_GROUP - 1)  # of the columns that no group has
+    rows = np.concatenate([rows[inside][found], rows[~inside]])
+    columns = np.concatenate([members[found, member], single])
+    order = np.lexsort((columns, rows))
+    return rows[order], columns[order]
 
 
 def pairs_above(
