@@ -365,6 +365,16 @@ def test_the_thresholds_count_as_a_loop_does(visit, table, run):
     here.text("#count", f"{(~sure).sum()} of")
 
 
+def test_before_it_is_printed_the_page_draws_every_picture(visit):
+    here = visit()
+    here.page.pdf()
+    drawn, all_of_them = here.page.evaluate(
+        """() => ['main a.thumb[style], main a.thumb.absent', 'main a.thumb']
+          .map(which => document.querySelectorAll(which).length)"""
+    )
+    assert drawn == all_of_them > 20
+
+
 def test_a_fix_leads_to_its_images(visit, run):
     fixes = json.loads((run / "audit.json").read_text(encoding="utf-8"))["fixes"]
     here = visit()

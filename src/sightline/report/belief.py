@@ -9,6 +9,7 @@ from sightline.report.sections import Block, Column, Details, Note, Section, Tab
 from sightline.report.wording import number, percent, plural
 
 _GROUP = "Where it looked"
+MAPS_PART = "Can these maps be believed?", "belief"  # title and anchor of the section
 _TRUSTED = "better than every control"
 
 
@@ -29,7 +30,7 @@ def belief_section(data: ReportData) -> Section | None:
         f"{plural(found['images'], 'test image')}, {found['best']} was the most faithful to the model: "
         f"{found['methods'][0]['verdict']}."
     )
-    return Section("Can these maps be believed?", "belief", _GROUP, lead, tuple(blocks))
+    return Section(*MAPS_PART, _GROUP, lead, tuple(blocks))
 
 
 def maps_doubt(data: ReportData) -> str:

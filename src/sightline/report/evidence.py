@@ -81,15 +81,17 @@ def difficulty_section(data: ReportData) -> Section | None:
         "hard but right": f"right at {percent(facts['hard_up_to'])} or less: the next model may lose these",
     }
     known = {one["kind"]: one for one in facts["kinds"]}
-    cards = []
+    cards, none = [], []
     for kind, meaning in meanings.items():
         number_of, images = known[kind]["count"], known[kind]["images"][:_KIND_IMAGES]
-        if number_of:
+        if not number_of:
+            none.append(Note(f"{kind.capitalize()}: no image ({meaning.partition(':')[0]})."))
+        else:
             wrong = (f"{count(known[kind]['wrong'])} of them wrong",) if kind == "ambiguous" else ()
             title = f"{kind.capitalize()}: {plural(number_of, 'image')}"
             cards.append(Card((Thumbs("test", tuple(images)),), title, (meaning, *wrong), view(kind=kind)))
     lead = "Where the picture leaves the answer open, where the model errs without doubt, where it was lucky."
-    return Section("Ambiguous, easy, hard", "difficulty", "Mistakes", lead, (Cards("", tuple(cards)),))
+    return Section("Ambiguous, easy, hard", "difficulty", "Mistakes", lead, (Cards("", tuple(cards)), *none))
 
 
 def duplicates_section(data: ReportData) -> Section | None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from sightline.predictions.intervals import wilson_interval
 from sightline.predictions.metrics import accuracy_per_class, confused_pairs
-from sightline.report.belief import maps_doubt
+from sightline.report.belief import MAPS_PART, maps_doubt
 from sightline.report.load import ReportData
 from sightline.report.mistakes import confusion_of
 from sightline.report.repair import audit_summary
@@ -87,7 +87,7 @@ def _facts(data: ReportData) -> Iterator[tuple[str, str]]:
 
 def _findings(data: ReportData) -> Iterator[tuple[str, str, str]]:
     if doubt := maps_doubt(data):
-        yield doubt, "Can these maps be believed?", "belief"
+        yield doubt, *MAPS_PART
     wrong = ~data.predictions.correct
     mistakes = int(wrong.sum())
     if not mistakes:

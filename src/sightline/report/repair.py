@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from sightline.report.audit_blocks import Budget, Fix, Fixes, Link, Part, Thumbs
-from sightline.report.belief import maps_doubt
+from sightline.report.belief import MAPS_PART, maps_doubt
 from sightline.report.gallery_data import CAUSES
 from sightline.report.links import view
 from sightline.report.load import ReportData
@@ -27,7 +27,6 @@ MEANINGS = {
 _PARTS = (
     (("leak", "duplicate", "twin"), "Duplicates", "duplicates"),
     (("calibrat", "confiden", "temperature"), "Calibration", "calibration"),
-    (("map", "believed", "faithful"), "Can these maps be believed?", "belief"),
     (("shortcut", "slice"), "Slices", "slices"),
     (("label",), "Label suspects", "label-suspects"),
     (("corruption", "robust", "noise"), "Robustness", "robustness"),
@@ -41,10 +40,11 @@ def audit_summary(data: ReportData, anchors: frozenset[str]) -> list[Block]:
     """
     facts = data.audit.facts if data.audit else {}
     blocks: list[Block] = []
-    doubts = [doubt] if (doubt := maps_doubt(data)) else []
-    if warnings := [*(facts.get("warnings") or ()), *doubts]:
-        rows = tuple((str(text), *_part_of(str(text), anchors)) for text in warnings)
-        blocks.append(Findings("Warnings", rows))
+    rows = [(str(text), *_part_of(str(text), anchors)) for text in facts.get("warnings") or ()]
+    if doubt := maps_doubt(data):
+        rows.append((doubt, *MAPS_PART))
+    if rows:
+        blocks.append(Findings("Warnings", tuple(rows)))
     if budget := facts.get("budget"):
         blocks.append(_bar(budget, "Why the mistakes happen. Each has one cause, so the parts add up."))
     if fixes := facts.get("fixes"):

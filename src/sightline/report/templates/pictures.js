@@ -49,15 +49,18 @@ function fillThumb(link, row, split, wanted) {
   showPicture(link, split, row, drawnSize(split, wanted));
 }
 
-// The pictures beside the text are drawn when they come near the window.
+// The pictures beside the text are drawn when they come near the window, and all of them before the page is printed.
 function startThumbs() {
+  const waiting = new Set(document.querySelectorAll("main a.thumb"));
+  const fill = (link) => {
+    near.unobserve(link);
+    if (!waiting.delete(link)) return;
+    const { split, index } = link.dataset;
+    fillThumb(link, tables[split].row.get(+index), split, link.closest(".evidence:not(.wide)") ? 96 : 64);
+  };
   const near = new IntersectionObserver((entries) => {
-    for (const { isIntersecting, target } of entries) {
-      if (!isIntersecting) continue;
-      near.unobserve(target);
-      const { split, index } = target.dataset;
-      fillThumb(target, tables[split].row.get(+index), split, target.closest(".evidence:not(.wide)") ? 96 : 64);
-    }
+    for (const { isIntersecting, target } of entries) if (isIntersecting) fill(target);
   }, { rootMargin: "400px" });
-  document.querySelectorAll("main a.thumb").forEach((link) => near.observe(link));
+  for (const link of waiting) near.observe(link);
+  window.addEventListener("beforeprint", () => [...waiting].forEach(fill));
 }
