@@ -64,10 +64,14 @@ def test_summary_counts_by_hand(data):
 )
 def test_maps_that_a_control_equals_are_warned_of(data, drawn, verdict, told):
     methods = [{"name": "grad_cam", "verdict": verdict}, {"name": "eigen_cam", "verdict": "worse than edges"}]
-    found = {"methods": methods, "coincide": {"hires_cam": "grad_cam"}, "images": 64}
+    found = {"methods": methods, "coincide": {"hires_cam": "grad_cam"}, "images": 64, "best": "eigen_cam"}
     sentence = maps_doubt(dataclasses.replace(data, faithfulness=found, method_name=drawn))
     assert (f"on 64 images Grad-CAM was {verdict}." in sentence) == told
     assert bool(sentence) == told
+    assert "analysis.method" not in sentence
+    methods[1]["verdict"] = "better than every control"
+    sentence = maps_doubt(dataclasses.replace(data, faithfulness=found, method_name=drawn))
+    assert ("--set analysis.method=eigen_cam draws with it." in sentence) == told
 
 
 def test_summary_names_the_weakest_class(data):

@@ -43,10 +43,13 @@ def maps_doubt(data: ReportData) -> str:
     verdict = verdicts.get(ranked, _TRUSTED)
     if verdict == _TRUSTED:
         return ""
-    return (
+    doubt = (
         "The heat maps of this page are not to be believed as they stand: on "
         f"{plural(found['images'], 'image')} {data.method} was {verdict}."
     )
+    if verdicts.get(found["best"]) != _TRUSTED:
+        return doubt
+    return f"{doubt} {found['best']} was {_TRUSTED}: --set analysis.method={found['best']} draws with it."
 
 
 def _verdicts(found: dict[str, Any]) -> Table:
