@@ -27,7 +27,7 @@ HOSTILE = (
 )
 FIGURES = {
     *("samples", "augmented", "augmented_one", "learning_rate", "range_test", "loss", "accuracy"),
-    *("accuracy_per_class", "confusion", "mistakes", "mistakes_grad_cam", "correct_grad_cam"),
+    *("accuracy_per_class", "confusion", "mistakes", "mistakes_maps", "correct_maps"),
 }
 OPTIONAL = (
     *("history.csv", "steps.csv", "range_test.csv", "range_test.json"),

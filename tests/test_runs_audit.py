@@ -130,7 +130,8 @@ def test_maps_of_the_true_class_are_those_of_explain(run):
         ("maps_predicted", run.predictions.predicted),
         ("maps_true", run.predictions.labels),
     ):
-        maps = sl.explain(run.model(), images, classes[wrong], layer=card["main_layer"]).maps
+        how = {"method": card["name"], "layer": card["main_layer"]}
+        maps = sl.explain(run.model(), images, classes[wrong], **how).maps
         kept = run.audit.arrays[name][wrong].astype(np.float32)
         np.testing.assert_allclose(kept, maps, rtol=2e-3, atol=2e-3 * np.abs(maps).max())
 

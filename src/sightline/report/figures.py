@@ -67,11 +67,11 @@ def _gallery_sheets(data: ReportData) -> dict[str, Drawing]:
         rows = [Row("picture", wrong.images)]
         both = _map_rows(wrong, data.main_layer, "predicted") + _map_rows(wrong, data.main_layer, "label")
         result["mistakes"] = partial(sheet, rows=rows, captions=captions)
-        result["mistakes_grad_cam"] = partial(sheet, rows=rows + both, captions=captions)
+        result["mistakes_maps"] = partial(sheet, rows=rows + both, captions=captions)
     if right := data.galleries.get("correct"):
         rows = [Row("picture", right.images), *_map_rows(right, data.main_layer, "predicted")]
         captions = [_caption(data, i) for i in right.index]
-        result["correct_grad_cam"] = partial(sheet, rows=rows, captions=captions)
+        result["correct_maps"] = partial(sheet, rows=rows, captions=captions)
     return result
 
 

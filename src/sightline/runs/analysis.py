@@ -85,7 +85,7 @@ def explain_galleries(
             arrays |= {f"{name}/{layer}/{target}": one.maps for layer, one in found.items()}
             shown = list(found)  # of a method that looks at the image alone: "input"
     write_atomic(folder / "explanations.npz", lambda file: np.savez_compressed(file, **arrays))
-    title = "Grad-CAM" if method == "grad_cam" else method.replace("_", " ")
+    title = "Grad-CAM" if method == "grad_cam" else method
     card = {"method": title, "name": method, "main_layer": shown[0], "layers": shown}
     write_text(folder / "explanations.json", json.dumps(card, indent=2))
 
