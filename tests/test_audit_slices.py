@@ -85,6 +85,22 @@ def test_the_planted_shortcut_is_found_and_named_by_its_evidence(seed):
     assert all(share < 0.5 for share in explained)
 
 
+@pytest.mark.parametrize("in_the_corner", [40, 20])
+def test_a_shortcut_is_one_where_the_size_of_the_evidence_names_it_too(in_the_corner):
+    called, spot, corner = np.zeros((3, 1000), bool)
+    called[:200] = spot[:40] = corner[:in_the_corner] = corner[40:150] = True
+    spot[200:400] = True
+    conditions = [
+        Condition("predicted", "called “a”", called),
+        Condition("area", "whose evidence is a small spot", spot),
+        Condition("cell", "whose evidence lies in the top right corner", corner, aside=True),
+    ]
+    found = find_slices(np.arange(1000) < 40, conditions)[0]
+    assert found.name == "images called “a” whose evidence is a small spot"
+    place = "40 of its 40 mistakes are ones whose evidence lies in the top right corner"
+    assert found.shortcut == (place in found.evidence) == (in_the_corner == 40)
+
+
 def test_a_slice_of_one_attribute_has_the_numbers_of_the_held_out_half():
     rng = np.random.default_rng(3)
     darkness = rng.random(2000)

@@ -46,6 +46,7 @@ from .evidence import Evidence as Evidence
 from .fixes import Fix as Fix
 from .fixes import Gain as Gain
 from .fixes import rank_fixes as rank_fixes
+from .naming import Slice as Slice
 from .neighbours import Neighbours as Neighbours
 from .neighbours import nearest_neighbours as nearest_neighbours
 from .neighbours import neighbour_evidence as neighbour_evidence
@@ -69,7 +70,6 @@ from .selective import augrc as augrc
 from .selective import aurc as aurc
 from .selective import choose_threshold as choose_threshold
 from .selective import risk_coverage as risk_coverage
-from .slices import Slice as Slice
 from .slices import find_slices as find_slices
 from .suspects import confident_joint as confident_joint
 from .suspects import confident_thresholds as confident_thresholds

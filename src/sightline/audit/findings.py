@@ -17,8 +17,9 @@ from sightline.audit.confusions import confusion_pairs, frequent_pairs
 from sightline.audit.duplicates import Duplicates, near_duplicates
 from sightline.audit.dynamics import area_under_margin, cartography
 from sightline.audit.evidence import Evidence
+from sightline.audit.naming import Slice
 from sightline.audit.neighbours import Neighbours, nearest_neighbours
-from sightline.audit.slices import Slice, find_slices
+from sightline.audit.slices import find_slices
 from sightline.audit.suspects import label_suspects, noise_rate_pruning
 from sightline.audit.training_suspects import suspects_from_dynamics
 

@@ -21,50 +21,17 @@ an answer.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from sightline.audit.conditions import EVIDENCE, GROUP, Condition
+from sightline.audit.naming import CLASSES, Slice, described
 from sightline.errors import SightlineError
-from sightline.predictions.intervals import wilson_interval
 
-_CLASSES = ("label", "predicted")  # alone they are a row or column of the confusion matrix, together a cell
 _GAIN = {"cell": 1.2, "predicted": 1.05}  # of words for about the same images, those that tell more
 _NAMED, _GROUPS = 8, 4  # slices in words, and with groups of alike images, that go on to the second half
 _SCORE, _BESIDE = 3.0, 2.0  # standard errors that a candidate is apart from all others; a pair from either
 _FEWEST = 5  # images in either half, and in the group that a pair is compared with
-
-
-@dataclass(frozen=True, eq=False)
-class Slice:
-    """A kind of images that is wrong more often than the rest.
-
-    name: in words. rows: (M,) its images in both halves, ascending. conditions: what they all meet.
-    error: share of mistakes in the held-out half, with its 95 % Wilson interval. rest: the same for those
-    there that it is compared with: the others of its class, or all others. p: corrected for all slices
-    tested. evidence: a sentence.
-    """
-
-    name: str
-    rows: np.ndarray
-    conditions: tuple[Condition, ...]
-    error: float
-    interval: tuple[float, float]
-    rest: float
-    p: float
-    evidence: str
-
-    @property
-    def lift(self) -> float:
-        """How many times as often its images are wrong as the rest; infinite if the rest never is."""
-        return self.error / self.rest if self.rest else float("inf")
-
-    @property
-    def shortcut(self) -> bool:
-        """Whether a predicted class goes with evidence where no object has to be: look for a shortcut."""
-        called = any(condition.kind == "predicted" for condition in self.conditions)
-        return called and any(condition.aside for condition in self.conditions)
 
 
 def find_slices(
@@ -100,7 +67,7 @@ def find_slices(
     tested = [_against(conditions, pair, np.all(members[:, pair], axis=1), ~first) for pair in found]
     corrected = holm(np.array([_p_value(wrong, inside & ~first, others) for inside, others, _ in tested]))
     slices = [
-        _described(conditions, pair, wrong, *against, ~first, float(p))
+        described(conditions, pair, wrong, *against, ~first, float(p))
         for pair, against, p in zip(found, tested, corrected, strict=True)
         if p <= level
     ]
@@ -116,7 +83,7 @@ def _against(
     """
     for number in pair:
         others = half & conditions[number].members & ~inside
-        if conditions[number].kind in _CLASSES and others.sum() >= _FEWEST:
+        if conditions[number].kind in CLASSES and others.sum() >= _FEWEST:
             return inside, others, f"of the others {conditions[number].words}"
     return inside, half & ~inside, "of the rest"
 
@@ -158,7 +125,7 @@ def _scores(
     beside = _z(errors, count, alone_errors - errors, alone_count - count)  # row: the wider condition
     pair = ~np.eye(len(count), dtype=bool)
     kinds = np.array([condition.kind for condition in conditions])
-    is_class = np.isin(kinds, _CLASSES)
+    is_class = np.isin(kinds, CLASSES)
     # A group of features is much like a class: cats among the dogs are a cell of the confusion matrix.
     families = np.where(np.isin(kinds, EVIDENCE), "map", kinds)
     families = np.where(is_class | (kinds == GROUP), "class", families)
@@ -204,50 +171,3 @@ def holm(p_values: np.ndarray) -> np.ndarray:
     corrected = np.empty(len(order))
     corrected[order] = np.minimum(stepped, 1)
     return corrected
-
-
-def _described(
-    conditions: Sequence[Condition],
-    pair: list[int],
-    wrong: np.ndarray,
-    inside: np.ndarray,
-    others: np.ndarray,
-    compared: str,
-    half: np.ndarray,
-    p: float,
-) -> Slice:
-    # "called ..." stands first: it has no "whose" or "that".
-    own = sorted((conditions[c] for c in pair), key=lambda condition: condition.kind not in _CLASSES)
-    held_out = half & inside
-    error, rest = float(wrong[held_out].mean()), float(wrong[others].mean())
-    low, high = interval = wilson_interval(int(wrong[held_out].sum()), int(held_out.sum()))
-    size = f"the {int(held_out.sum())} of {int(inside.sum())} images kept for the test"
-    evidence = (
-        f"{100 * error:.0f} % wrong ({100 * low:.0f} to {100 * high:.0f}) against {100 * rest:.1f} % "
-        f"{compared}, among {size} (p = {p:.1g})"
-    )
-    return Slice(
-        name="images " + _joined([condition.words for condition in own]),
-        rows=np.flatnonzero(inside),
-        conditions=tuple(own),
-        error=error,
-        interval=interval,
-        rest=rest,
-        p=p,
-        evidence=evidence + _common_class(conditions, own, inside & wrong),
-    )
-
-
-def _joined(words: Sequence[str]) -> str:
-    clauses = all(each.startswith(("that ", "whose ")) for each in words)
-    return (" and " if clauses else " ").join(words)
-
-
-def _common_class(conditions: Sequence[Condition], own: Sequence[Condition], mistakes: np.ndarray) -> str:
-    """The class, not in the name already, that more than half of the mistakes have in common."""
-    classes = [one for one in conditions if one.kind in _CLASSES and one not in own]
-    shares = [(one.members & mistakes).sum() for one in classes]
-    if not shares or 2 * max(shares) <= mistakes.sum():
-        return ""
-    words = classes[int(np.argmax(shares))].words
-    return f"; {max(shares)} of its {int(mistakes.sum())} mistakes are {words}"
