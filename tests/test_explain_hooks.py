@@ -254,10 +254,13 @@ def test_a_thousand_calls_leave_nothing_in_memory():
     tracemalloc.start()
     try:
         explain_often(20)
-        tensors, held = alive()
-        explain_often(1000)
-        tensors_later, held_later = alive()
+        grown = []  # bytes; what others in this process keep comes once, a leak comes each time
+        while len(grown) < 3 and min(grown, default=20_000) >= 20_000:
+            tensors, held = alive()
+            explain_often(1000)
+            tensors_later, held_later = alive()
+            assert tensors_later == tensors
+            grown.append(held_later - held)
     finally:
         tracemalloc.stop()
-    assert tensors_later == tensors
-    assert held_later - held < 20_000  # bytes: a single leaked object per call would be more
+    assert min(grown) < 20_000, grown  # a single leaked object per call would be more
