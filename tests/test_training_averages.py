@@ -7,7 +7,7 @@ from math import ceil
 import pytest
 import torch
 from torch import nn
-from training_cases import AUGMENTATION, QUIET, Killed, assert_same, make_data, make_model, state
+from training_cases import AUGMENTATION, QUIET, Killed, assert_same, die_after, make_data, make_model, state
 
 from sightline.data import ResidentBatches
 from sightline.errors import SightlineError
@@ -157,17 +157,9 @@ def test_a_killed_run_resumes_its_average_bit_for_bit(tmp_path, average, killed_
     }  # fmt: skip
     whole = make_model(data)
     expected = fit(whole, data, **options)
-    done = 0
-
-    def die(progress, images):
-        nonlocal done
-        done += 1
-        if done > killed_after:
-            raise Killed
-
     every = {"checkpoint": tmp_path / "checkpoint.pt", "checkpoint_seconds": 0.0}
     with pytest.raises(Killed):
-        fit(make_model(data), data, **options, **every, on_step=die)
+        fit(make_model(data), data, **options, **every, on_step=die_after(killed_after))
     resumed = make_model(data)
     history = fit(resumed, data, **options, **every, resume=True)
     assert_same(state(resumed), state(whole))

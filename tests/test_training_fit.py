@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from training_cases import Killed, die_after
 
 from sightline.data import Augmentation, Dataset, ResidentBatches, Split
 from sightline.errors import SightlineError
@@ -124,10 +125,6 @@ def test_the_global_random_state_is_left_as_it_was():
     assert torch.equal(before, torch.get_rng_state())
 
 
-class Killed(BaseException):
-    """Stands for a process that ends without another word."""
-
-
 @pytest.mark.parametrize("killed_after", [1, 2, 3, 4, 8])
 def test_a_run_that_was_killed_goes_on_to_the_same_weights_bit_for_bit(tmp_path, killed_after):
     data = make_data()
@@ -137,19 +134,10 @@ def test_a_run_that_was_killed_goes_on_to_the_same_weights_bit_for_bit(tmp_path,
     }  # fmt: skip
     whole = make_model(data, dropout=0.5)
     expected = fit(whole, data, **options)
-
-    done = 0
-
-    def die(progress, images):
-        nonlocal done
-        done += 1
-        if done > killed_after:
-            raise Killed
-
     path = tmp_path / "checkpoint.pt"
     every = {"checkpoint": path, "checkpoint_seconds": 0.0}
     with pytest.raises(Killed):
-        fit(make_model(data, dropout=0.5), data, **options, **every, on_step=die)
+        fit(make_model(data, dropout=0.5), data, **options, **every, on_step=die_after(killed_after))
     torch.manual_seed(99)  # another process has another random state
     resumed = make_model(data, dropout=0.5)
     history = fit(resumed, data, **options, **every, resume=True)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from training_cases import AUGMENTATION, QUIET, Killed, assert_same, make_data, make_model, state
+from training_cases import AUGMENTATION, QUIET, Killed, assert_same, die_after, make_data, make_model, state
 
 from sightline.models import to_float
 from sightline.training import constant, cutmix, fit, mixup, sgd
@@ -120,17 +120,9 @@ def test_a_killed_run_draws_the_same_mixtures_again(tmp_path, name):
     }  # fmt: skip
     whole = make_model(data)
     expected = fit(whole, data, **options)
-    done = 0
-
-    def die(progress, images):
-        nonlocal done
-        done += 1
-        if done > 5:
-            raise Killed
-
     every = {"checkpoint": tmp_path / "checkpoint.pt", "checkpoint_seconds": 0.0}
     with pytest.raises(Killed):
-        fit(make_model(data), data, **options, **every, on_step=die)
+        fit(make_model(data), data, **options, **every, on_step=die_after(5))
     resumed = make_model(data)
     history = fit(resumed, data, **options, **every, resume=True)
     assert_same(state(resumed), state(whole))

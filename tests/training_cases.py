@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import torch
 from torch import nn
@@ -39,3 +41,14 @@ def assert_same(first, second) -> None:
 
 class Killed(BaseException):
     """Stands for a process that ends without another word."""
+
+
+def die_after(steps: int):
+    """Return an `on_step` that lets so many steps be and ends the next."""
+    done = itertools.count(1)
+
+    def die(progress, images) -> None:
+        if next(done) > steps:
+            raise Killed
+
+    return die
