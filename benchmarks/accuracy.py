@@ -33,7 +33,7 @@ from sightline.files import write_text
 from sightline.models import keep_freed_memory, load_model
 from sightline.predictions import accuracy, predict_views
 from sightline.runs import Run, train
-from sightline.runs.job import Printer, start_run
+from sightline.runs.pipeline import Printer, start_run
 from sightline.training import recipe_toml
 
 _SPLIT_SEED = 0  # of the held-out tenth, never that of a training

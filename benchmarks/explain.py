@@ -30,8 +30,8 @@ from peers import load_peers
 from resnet50 import ResNet50
 from torch import nn
 
-from sightline.explain import METHODS, class_maps, explain
-from sightline.explain.perturbation import score_cam
+from sightline.attribution import METHODS, class_maps, explain
+from sightline.attribution.methods.perturbation import score_cam
 from sightline.models import to_float
 from sightline.models.resnet import resnet18
 from sightline.runs import load_run

@@ -27,7 +27,7 @@ from sightline.data import Dataset
 from sightline.files import write_text
 from sightline.runs import describe_range_test, range_test, recipe_data, start_run, train
 from sightline.training import RATE_RULES, Recipe, load_recipe
-from sightline.training.monitor import hold_out
+from sightline.training.callbacks import hold_out
 
 GOAL = 0.3  # points
 

@@ -35,7 +35,7 @@ from torch import nn
 from sightline.data import Augmentation, Dataset, StreamedBatches, load_data
 from sightline.models import choose_precision, create_model
 from sightline.training import fit, sgd
-from sightline.training.update import train_step
+from sightline.training.train_step import train_step
 
 AUGMENTATION = Augmentation(crop_padding=4, flip="random", hole_size=16, hole_p=0.5)
 

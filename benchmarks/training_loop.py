@@ -23,8 +23,8 @@ from harness import publish
 from sightline.data import Augmentation, Dataset, Split
 from sightline.models import MODELS, choose_precision, create_model
 from sightline.training import fit, sgd
-from sightline.training.dynamics import Recorder
-from sightline.training.update import train_step
+from sightline.training.callbacks import Recorder
+from sightline.training.train_step import train_step
 
 AUGMENTATION = Augmentation(crop_padding=4, flip="random", hole_size=16, hole_p=0.5)
 

@@ -15,10 +15,11 @@ import numpy as np
 import torch
 from torch import nn
 
+from sightline import distributed
 from sightline.data import Augmentation, Dataset, Split
 from sightline.errors import SightlineError
-from sightline.models import Normalize, processes
-from sightline.predictions.sharing import predict_shared
+from sightline.models import Normalize
+from sightline.predictions.inference import predict_shared
 from sightline.training import History, constant, fit, lookahead, one_cycle, sgd
 
 OPTIONS: dict[str, Any] = {
@@ -57,7 +58,7 @@ def make_model(data: Dataset, *, seed: int = 0, norm: bool = False, dropout: flo
 def trained(folder: Path, name: str, *, resume: bool = False, **options: Any) -> tuple[nn.Module, History]:
     """Train the model without BatchNorm, and keep a copy of its checkpoint of step CUT_AT."""
     data, checkpoint = make_data(), folder / f"{name}.pt"
-    model = make_model(data, seed=processes.rank())  # process 0's weights are to win
+    model = make_model(data, seed=distributed.rank())  # process 0's weights are to win
 
     def copy(progress, images) -> None:
         if progress.step == CUT_AT:
@@ -77,9 +78,9 @@ def message(work) -> str:
 
 def fail_in(number: int, error: Exception) -> Any:
     def work() -> int:
-        if processes.rank() == number:
+        if distributed.rank() == number:
             raise error
-        return processes.rank()
+        return distributed.rank()
 
     return work
 
@@ -116,18 +117,18 @@ def main(folder: Path) -> None:
         "resumed_epochs": resumed_history.epochs, "resumed_steps": resumed_history.steps, "seen": seen,
         "logits": [torch.from_numpy(table.logits) for table in tables],
         "messages": [
-            message(lambda: processes.leader_does(fail_in(0, SightlineError("no such recipe")))),
-            message(lambda: processes.leader_does(fail_in(0, ValueError("two\nlines")))),
-            message(lambda: processes.all_do(fail_in(1, SightlineError("no such picture")))),
+            message(lambda: distributed.leader_does(fail_in(0, SightlineError("no such recipe")))),
+            message(lambda: distributed.leader_does(fail_in(0, ValueError("two\nlines")))),
+            message(lambda: distributed.all_do(fail_in(1, SightlineError("no such picture")))),
         ],
-        "ranks": processes.all_do(processes.rank), "agreed": processes.agreed(7 + processes.rank()),
-        "order": processes.machine_first(processes.rank),
-        "total": processes.total(torch.tensor([1 + processes.rank()])),
+        "ranks": distributed.all_do(distributed.rank), "agreed": distributed.agreed(7 + distributed.rank()),
+        "order": distributed.machine_first(distributed.rank),
+        "total": distributed.total(torch.tensor([1 + distributed.rank()])),
     }  # fmt: skip
-    torch.save(state, folder / f"rank{processes.rank()}.pt")
+    torch.save(state, folder / f"rank{distributed.rank()}.pt")
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    with processes.joined():
+    with distributed.joined():
         main(Path(sys.argv[1]))

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from sightline.predictions import wilson_interval
 from sightline.predictions.table import Predictions, read_predictions
+from sightline.stats import wilson_interval
 
 KINDS = ("ambiguous", "hard but right", "easy but wrong")
 CAUSES = ("label suspect", "leaked twin", "shortcut", "ambiguous", "confused pair", "unexplained")

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from sightline.predictions.ranking import rank_mistakes
+from sightline.predictions.metrics import rank_mistakes
 from sightline.predictions.table import Predictions, write_predictions
 
 NAMES = ("airplane", "car", "bird", "cat")

@@ -10,7 +10,6 @@ import pytest
 
 from sightline.audit import (
     CELLS,
-    attributes,
     evidence_attributes,
     image_attributes,
     nearest_neighbours,
@@ -61,7 +60,7 @@ def slow_attributes(image: np.ndarray) -> dict[str, float]:
 
 def test_attributes_of_images_equal_a_loop_over_pixels(images, monkeypatch):
     for chunk in (2**21, 31):
-        monkeypatch.setattr(attributes, "_CHUNK", chunk)
+        monkeypatch.setattr(image_attributes, "_CHUNK", chunk)
         table = image_attributes(images)
         for row, image in zip(table.to_dict("records"), images, strict=True):
             assert row == pytest.approx(slow_attributes(image), abs=2e-6)

@@ -8,7 +8,8 @@ from scipy.stats import binomtest
 
 from sightline.audit import CAUSES, ambiguity, confusion_pairs, error_budget, sort_by_difficulty, view_spread
 from sightline.errors import SightlineError
-from sightline.predictions import Predictions, confused_pairs, wilson_interval, wilson_intervals
+from sightline.predictions import Predictions, confused_pairs
+from sightline.stats import wilson_interval, wilson_intervals
 
 
 def entropy(row) -> float:

@@ -8,15 +8,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sightline.audit import accuracy_without, near_duplicates, search
-from sightline.audit.chance import chance_threshold
-from sightline.audit.fingerprints import correlation, fingerprints
-from sightline.audit.pooling import area_weights, pool
-from sightline.audit.search import nearest_rows, pairs_above, unit_rows
-from sightline.audit.shifted import best_shift, coarse
+from sightline.audit import accuracy_without, near_duplicates, neighbors
+from sightline.audit.duplicates.decoys import chance_threshold
+from sightline.audit.duplicates.fingerprints import area_weights, correlation, fingerprints, pool
+from sightline.audit.duplicates.shifted import best_shift, coarse
+from sightline.audit.neighbors import nearest_rows, pairs_above, unit_rows
 from sightline.data import ImageFiles, Split, load_data
 from sightline.errors import SightlineError
-from sightline.predictions import wilson_interval
+from sightline.stats import wilson_interval
 
 
 @pytest.fixture(scope="module")
@@ -47,9 +46,9 @@ def clouds(count: int, seed: int, size: int = 24) -> np.ndarray:
 def test_nearest_rows_equal_a_sort_of_every_cosine_whatever_the_block(monkeypatch, k, group):
     rng = np.random.default_rng(0)
     queries, keys = unit_rows(rng.normal(size=(37, 9))), unit_rows(rng.normal(size=(211, 9)))
-    monkeypatch.setattr(search, "_GROUP", group)
+    monkeypatch.setattr(neighbors, "_GROUP", group)
     for block in (1, 1000, 2**24):
-        monkeypatch.setattr(search, "BLOCK", block)
+        monkeypatch.setattr(neighbors, "BLOCK", block)
         indices, similarities = nearest_rows(queries, keys, k)
         for query, row, values in zip(queries, indices, similarities, strict=True):
             cosines = [float(np.dot(query.astype(float), key.astype(float))) for key in keys]

@@ -30,7 +30,8 @@ from sightline.audit import (
     use_threshold,
 )
 from sightline.errors import SightlineError
-from sightline.predictions import Predictions, wilson_interval
+from sightline.predictions import Predictions
+from sightline.stats import wilson_interval
 
 SUSPECTS = pd.DataFrame(
     {"index": range(10), "suspicion": [0.1, 0.9, 0.2, 0.7, 0.7, 0.1, 0.1, 0.1, 0.1, 0.1], "issue": False}

@@ -16,7 +16,8 @@ from sightline.audit import robustness_table
 from sightline.data import CORRUPTIONS, Split, corrupt
 from sightline.errors import SightlineError
 from sightline.models import to_float
-from sightline.predictions import predict, predict_corrupted, wilson_interval
+from sightline.predictions import predict, predict_corrupted
+from sightline.stats import wilson_interval
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,7 @@ from sightline.audit import (
 from sightline.audit.slices import _scores, holm
 from sightline.data import load_data
 from sightline.errors import SightlineError
-from sightline.predictions import wilson_interval
+from sightline.stats import wilson_interval
 
 NAMES = tuple(f"c{number}" for number in range(10))
 

@@ -6,7 +6,7 @@ import torch
 from scipy import stats
 
 from sightline.data import Augmentation, build_compose
-from sightline.data.compose import reseed
+from sightline.data.augment import reseed
 from sightline.errors import SightlineError
 
 SIZE = 8

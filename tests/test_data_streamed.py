@@ -23,7 +23,7 @@ from sightline.data import (
     load_data,
     preview_augmentation,
 )
-from sightline.data import folder as folder_module
+from sightline.data import image_folder as folder_module
 from sightline.errors import SightlineError
 from sightline.models import create_model
 from sightline.predictions import predict

@@ -8,8 +8,8 @@ from explain_nets import Staged, pictures, pooled, seeded
 from PIL import Image
 from torch import nn
 
+from sightline.attribution import METHODS, colorize, explain, explain_layers, grad_cam, overlay
 from sightline.errors import SightlineError
-from sightline.explain import METHODS, colorize, explain, explain_layers, grad_cam, overlay
 
 
 @pytest.fixture
@@ -253,7 +253,7 @@ def test_what_is_saved_can_be_read_back(model, tmp_path):
 def test_pictures_of_maps_need_no_torch():
     code = """
 import sys, numpy as np
-from sightline.explain import Explanation, colorize, heatmap, overlay
+from sightline.attribution import Explanation, colorize, heatmap, overlay
 overlay(np.zeros((1, 4, 4, 3), np.uint8), heatmap(np.ones((1, 2, 2)), (4, 4)))
 assert "torch" not in sys.modules
 """
@@ -262,6 +262,6 @@ assert "torch" not in sys.modules
 
 def test_names_stay_functions_after_their_modules_were_imported(model):
     explain(model, pictures())
-    room = sys.modules["sightline.explain"]
+    room = sys.modules["sightline.attribution"]
     assert room.grad_cam is grad_cam
     assert room.target_layer(model, pictures()) == "layer2"

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from sightline.explain import METHODS, explain
-from sightline.explain.cams import eigen_cam, eigen_grad_cam, grad_cam_plus_plus, xgrad_cam
-from sightline.explain.methods import takes_case
+from sightline.attribution import METHODS, explain
+from sightline.attribution.methods.cam import eigen_cam, eigen_grad_cam, grad_cam_plus_plus, xgrad_cam
+from sightline.attribution.methods.registry import takes_case
 
 OF_RECORD = [name for name, method in METHODS.items() if not takes_case(method)]
 

@@ -7,9 +7,9 @@ from explain_nets import Staged, nonlinear, pictures, pooled, seeded
 from explain_transformers import vit_timm
 from torch import nn
 
-from sightline.explain import Case, explain
-from sightline.explain.hooks import at_rest
-from sightline.explain.subject import subject_of
+from sightline.attribution import Case, explain
+from sightline.attribution.hooks import at_rest
+from sightline.attribution.wrapped_model import subject_of
 
 
 def make(model: nn.Module, images=None, wanted=None, layer=None, **options) -> Case:

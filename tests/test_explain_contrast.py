@@ -5,8 +5,8 @@ import pytest
 import torch
 from explain_nets import Staged, nonlinear, pictures, pooled, seeded
 
+from sightline.attribution import class_maps, explain, explain_difference
 from sightline.errors import SightlineError
-from sightline.explain import class_maps, explain, explain_difference
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sightline.attribution import colorize, heatmap, overlay
 from sightline.errors import SightlineError
-from sightline.explain import colorize, heatmap, overlay
 
 side = st.integers(1, 9)
 

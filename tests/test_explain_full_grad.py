@@ -5,11 +5,11 @@ import torch.nn.functional as F
 from explain_nets import Staged, pictures, pooled, seeded
 from torch import nn
 
-from sightline.explain import explain
-from sightline.explain.case import Case
-from sightline.explain.full_grad import each_term, full_grad
-from sightline.explain.hooks import at_rest
-from sightline.explain.subject import subject_of
+from sightline.attribution import explain
+from sightline.attribution.context import Case
+from sightline.attribution.hooks import at_rest
+from sightline.attribution.methods.full_grad import each_term, full_grad
+from sightline.attribution.wrapped_model import subject_of
 from sightline.models import Normalize
 
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from sightline.explain import explain, explain_layers, grad_cam
+from sightline.attribution import explain, explain_layers, grad_cam
 
 CASES = [
     (pooled, "1"),

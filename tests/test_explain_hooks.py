@@ -9,9 +9,9 @@ from explain_nets import Staged, nonlinear, pictures, seeded
 from torch import nn
 from torch.nn import functional
 
+from sightline.attribution import explain, explain_layers
+from sightline.attribution.hooks import hooked, recorded
 from sightline.errors import SightlineError
-from sightline.explain import explain, explain_layers
-from sightline.explain.hooks import hooked, recorded
 
 
 class Raises(torch.autograd.Function):

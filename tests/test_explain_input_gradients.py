@@ -8,18 +8,19 @@ from captum.attr import Deconvolution, GuidedBackprop, IntegratedGradients, Sali
 from explain_nets import Staged, naive_grad_cam, nonlinear, pictures, pooled, seeded
 from torch import nn
 
-from sightline.errors import SightlineError
-from sightline.explain import explain
-from sightline.explain.cams import grad_cam_plus_plus
-from sightline.explain.full_grad import full_grad
-from sightline.explain.input_gradients import (
+from sightline.attribution import explain
+from sightline.attribution.methods.cam import grad_cam_plus_plus
+from sightline.attribution.methods.full_grad import full_grad
+from sightline.attribution.methods.gradients import (
     deconvnet,
     guided_backprop,
     guided_grad_cam,
     integrated_gradients,
     saliency,
+    smooth_grad,
+    smooth_grad_cam_plus_plus,
 )
-from sightline.explain.smooth import smooth_grad, smooth_grad_cam_plus_plus
+from sightline.errors import SightlineError
 
 METHODS = [
     saliency,

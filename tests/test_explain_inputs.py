@@ -6,8 +6,7 @@ import torch
 from explain_nets import Staged, Wrapped, naive_grad_cam, nonlinear, pictures, pooled, seeded
 from torch import nn
 
-from sightline.errors import SightlineError
-from sightline.explain import (
+from sightline.attribution import (
     COMBINATIONS,
     METHODS,
     class_maps,
@@ -16,8 +15,9 @@ from sightline.explain import (
     preflight,
     target_layer,
 )
-from sightline.explain.combine import maximum, mean, product
-from sightline.explain.display import resize_maps
+from sightline.attribution.display import resize_maps
+from sightline.attribution.explanation import maximum, mean, product
+from sightline.errors import SightlineError
 
 
 def test_targets_may_be_a_function_of_the_logits():

@@ -10,9 +10,9 @@ from explain_nets import nonlinear, pictures, pooled, seeded
 from test_explain_hooks import snapshot, used
 from torch import nn
 
+from sightline.attribution import METHODS, explain
+from sightline.attribution.methods.registry import takes_case
 from sightline.errors import SightlineError
-from sightline.explain import METHODS, explain
-from sightline.explain.methods import takes_case
 
 # So many passes that a test of what is left behind needs fewer.
 FEWER = {

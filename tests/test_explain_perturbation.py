@@ -9,11 +9,11 @@ from captum.attr import Occlusion
 from explain_nets import Staged, nonlinear, pictures, pooled, seeded
 from torch import nn
 
+from sightline.attribution import explain
+from sightline.attribution.methods.full_grad import full_grad
+from sightline.attribution.methods.gradients import guided_grad_cam, integrated_gradients, saliency
+from sightline.attribution.methods.perturbation import ablation_cam, occlusion, rise, score_cam
 from sightline.errors import SightlineError
-from sightline.explain import explain
-from sightline.explain.full_grad import full_grad
-from sightline.explain.input_gradients import guided_grad_cam, integrated_gradients, saliency
-from sightline.explain.perturbation import ablation_cam, occlusion, rise, score_cam
 
 FEW_MASKS = functools.partial(rise, masks=60)
 CASES = [

@@ -6,8 +6,8 @@ import torch
 from explain_nets import Staged, nonlinear, pictures, pooled, seeded
 from torch import nn
 
+from sightline.attribution import METHODS, explain, preflight
 from sightline.errors import SightlineError
-from sightline.explain import METHODS, explain, preflight
 
 
 def scaled(maps: np.ndarray) -> np.ndarray:

@@ -8,8 +8,8 @@ import torch
 from explain_nets import Staged, nonlinear, pictures, pooled, seeded
 from torch import nn
 
+from sightline.attribution import METHODS, explain
 from sightline.errors import SightlineError
-from sightline.explain import METHODS, explain
 
 
 def test_cam_finds_the_layer_that_is_pooled_and_needs_no_gradient():

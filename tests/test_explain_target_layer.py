@@ -3,10 +3,10 @@ import torch
 from explain_nets import Scale, Staged, Wrapped, conv, pictures
 from torch import nn
 
+from sightline.attribution import explain, target_layer
+from sightline.attribution.layers import spatial_layers
+from sightline.attribution.wrapped_model import subject_of
 from sightline.errors import SightlineError
-from sightline.explain import explain, target_layer
-from sightline.explain.layer_choice import spatial_layers
-from sightline.explain.subject import subject_of
 
 
 def head(channels: int) -> list[nn.Module]:

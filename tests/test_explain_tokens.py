@@ -16,9 +16,9 @@ from explain_transformers import (
 )
 from torch import nn
 
+from sightline.attribution import METHODS, class_maps, explain, grid_of_tokens, preflight, target_layer
+from sightline.attribution.layers import find_grid, place_back
 from sightline.errors import SightlineError
-from sightline.explain import METHODS, class_maps, explain, grid_of_tokens, preflight, target_layer
-from sightline.explain.tokens import find_grid, place_back
 
 IMAGES = torch.rand(
     2, 3, 24, 32, generator=torch.Generator().manual_seed(3)

@@ -11,8 +11,8 @@ import torch
 from explain_nets import pictures, pooled, seeded
 from torch import nn
 
+from sightline.attribution import explain
 from sightline.errors import SightlineError
-from sightline.explain import explain
 from sightline.faithfulness import (
     CONTROLS,
     Measurement,

@@ -8,8 +8,8 @@ import torch
 from explain_nets import Staged, nonlinear, pictures, pooled, seeded
 from torch import nn
 
+from sightline.attribution import explain
 from sightline.errors import SightlineError
-from sightline.explain import explain
 from sightline.faithfulness import (
     difull,
     grid_pointing_game,

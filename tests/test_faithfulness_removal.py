@@ -22,7 +22,7 @@ from sightline.faithfulness import (
     road_most_first,
     zero,
 )
-from sightline.faithfulness.removal import removal_order
+from sightline.faithfulness.deletion_insertion import removal_order
 
 
 def weighted_sum(weights: torch.Tensor):

@@ -18,7 +18,7 @@ import sightline as sl
 from sightline.cli import main
 from sightline.errors import SightlineError
 from sightline.files import sweep, write_text
-from sightline.runs.job import Printer
+from sightline.runs.pipeline import Printer
 
 CHANGES = [
     "model.options={widths=[8, 16, 16]}", "training.epochs=4", "training.batch_size=64",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sightline.explain import METHODS
+from sightline.attribution import METHODS
 from sightline.training import RECIPES
 
 ROOT = Path(__file__).parents[1]

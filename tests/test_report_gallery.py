@@ -12,7 +12,7 @@ import pytest
 from report_audit_fixture import photo_like, write_audit
 from report_fixture import predictions_of, write_run
 
-from sightline.explain import display
+from sightline.attribution import display
 from sightline.predictions.table import read_predictions
 from sightline.report import load_report_data, render_page, write_comparison, write_report
 

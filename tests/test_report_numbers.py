@@ -10,14 +10,14 @@ import pytest
 from matplotlib.figure import Figure
 from report_fixture import NAMES, predictions_of, write_run
 
-from sightline.predictions import wilson_interval
 from sightline.report import charts, load_report_data
-from sightline.report.belief import maps_doubt
-from sightline.report.canvas import png, svg
-from sightline.report.explained import mistakes_section as maps_of_mistakes
-from sightline.report.mistakes import class_section, confusion_section, costly_section, pairs_section
-from sightline.report.overview import summary_section
-from sightline.report.wording import page_name, short_name
+from sightline.report.charts import png, svg
+from sightline.report.formatting import page_name, short_name
+from sightline.report.sections.explanations import maps_doubt
+from sightline.report.sections.explanations import mistakes_section as maps_of_mistakes
+from sightline.report.sections.mistakes import class_section, confusion_section, costly_section, pairs_section
+from sightline.report.sections.summary import summary_section
+from sightline.stats import wilson_interval
 
 
 @pytest.fixture(scope="module")

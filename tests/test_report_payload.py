@@ -17,11 +17,10 @@ from report_fixture import predictions_of, write_run
 from test_report_page import Page
 
 from sightline.errors import SightlineError
-from sightline.report import gallery_data, load_report_data, payload, render_page, shell, write_comparison
-from sightline.report.diagram import plane
-from sightline.report.links import class_keys
-from sightline.report.payload import Columns, add_maps
-from sightline.report.sprites import make_sprites
+from sightline.report import gallery, load_report_data, page, render_page, write_comparison
+from sightline.report.formatting import class_keys
+from sightline.report.gallery import Columns, add_maps, make_sprites
+from sightline.report.svg import plane
 
 NUMPY = {"u8": "u1", "u16": "<u2", "u32": "<u4", "i8": "i1", "i16": "<i2", "i32": "<i4", "f32": "<f4"}
 
@@ -61,7 +60,7 @@ def test_a_picture_lies_where_its_number_says(number):
 
 
 def test_no_sheet_is_larger_than_a_browser_decodes_and_more_pictures_fill_more_sheets(monkeypatch):
-    monkeypatch.setattr("sightline.report.sprites.SHEET_SIDE", 64)
+    monkeypatch.setattr("sightline.report.gallery.SHEET_SIDE", 64)
     sprites = make_sprites(photo_like(40, 16), most_pixels=10**7)
     sizes = [Image.open(io.BytesIO(sheet)).size for sheet in sprites.sheets]
     assert (sprites.across, sprites.per_sheet) == (4, 16)
@@ -112,16 +111,16 @@ def test_maps_keep_their_sign_and_scale_to_a_byte():
 
 def test_the_galleries_hold_the_tables(folder):
     data = load_report_data(folder)
-    found = gallery_data.gallery_payload(data)
+    found = gallery.gallery_payload(data)
     columns = opened(found.manifest["columns"], found.blobs["columns"])
     test = pd.read_parquet(folder / "audit_test.parquet")
     for name in ("label", "predicted", "suggested", "slice", "twin", "set_size"):
         assert columns[f"test.{name}"].tolist() == test[name].tolist(), name
     for name in ("loss", "confidence", "margin", "ambiguity", "suspicion"):
         np.testing.assert_allclose(columns[f"test.{name}"], test[name], rtol=1e-6)
-    names = ["", *gallery_data.CAUSES]
+    names = ["", *gallery.CAUSES]
     assert [names[code] for code in columns["test.cause"]] == test["cause"].tolist()
-    names = ["", *gallery_data.KINDS]
+    names = ["", *gallery.KINDS]
     assert [names[code] for code in columns["test.difficulty"]] == test["difficulty"].tolist()
     with np.load(folder / "dynamics.npz") as file:
         curves = file["probability"][:, columns["train.index"]].T.astype(float)
@@ -130,11 +129,11 @@ def test_the_galleries_hold_the_tables(folder):
 
 
 def test_of_too_many_test_images_those_of_highest_loss_are_shown(folder, monkeypatch):
-    monkeypatch.setattr(payload, "MOST_TEST", 30)
+    monkeypatch.setattr(gallery, "MOST_TEST", 30)
     data = load_report_data(folder)
-    kept = payload.kept_tests(data)
+    kept = gallery.kept_tests(data)
     assert kept.tolist() == sorted(np.argsort(-data.predictions.loss)[:30].tolist())
-    manifest = gallery_data.gallery_payload(data).manifest
+    manifest = gallery.gallery_payload(data).manifest
     assert manifest["columns"]["test.loss"][2] == 30
     assert manifest["tests"] == 200
 
@@ -142,8 +141,8 @@ def test_of_too_many_test_images_those_of_highest_loss_are_shown(folder, monkeyp
 def test_of_too_many_training_images_those_that_a_fix_names_are_shown(folder, monkeypatch):
     data = load_report_data(folder)
     named = {i for fix in data.audit.facts["fixes"] if fix["split"] == "train" for i in fix["images"]}
-    monkeypatch.setattr(gallery_data, "MOST_TRAIN", len(named))
-    found = gallery_data.gallery_payload(data)
+    monkeypatch.setattr(gallery, "MOST_TRAIN", len(named))
+    found = gallery.gallery_payload(data)
     assert set(opened(found.manifest["columns"], found.blobs["columns"])["train.index"].tolist()) == named
 
 
@@ -220,7 +219,7 @@ def test_sections_go_with_their_facts(folder, tmp_path):
 
 
 def test_a_page_that_would_be_too_large_is_refused(folder, monkeypatch):
-    monkeypatch.setattr(shell, "MOST_BYTES", 100_000)
+    monkeypatch.setattr(page, "MOST_BYTES", 100_000)
     with pytest.raises(
         SightlineError, match=r"the page would take 0\.\d MB and at most 0 MB open well; anal"
     ):

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from sightline import SightlineError
-from sightline.explain import Explanation, colorize
+from sightline.attribution import Explanation, colorize
 from sightline.predictions import Predictions
 from sightline.report import (
     Plot,

@@ -18,7 +18,7 @@ from sightline.errors import SightlineError
 from sightline.models import load_model
 from sightline.predictions import predict, rank_mistakes
 from sightline.runs import existing_folder, explain_pictures, list_runs, new_folder, summarize_run
-from sightline.runs.job import Printer
+from sightline.runs.pipeline import Printer
 
 SMALL = (
     "model.options={widths=[8, 16, 16]}",

@@ -29,8 +29,8 @@ from sightline.data import fingerprint
 from sightline.errors import SightlineError
 from sightline.predictions import Predictions
 from sightline.runs import compare_runs, out_of_fold
-from sightline.runs.auditing import answers_beside
-from sightline.runs.reporting import Printer
+from sightline.runs.audit_stage import answers_beside
+from sightline.runs.progress import Printer
 
 SMALL = (
     "model.options={widths=[8, 16, 16]}",

@@ -25,7 +25,7 @@ from sightline.runs import (
     train,
 )
 from sightline.training import RECIPES, Progress, find_learning_rate, load_recipe, sgd
-from sightline.training.monitor import hold_out
+from sightline.training.callbacks import hold_out
 from sightline.training.recipe import check_recipe
 
 SMALL = (
@@ -112,7 +112,7 @@ def test_a_resumed_run_does_not_search_again(found, monkeypatch):
     def never(*args, **kwargs):
         raise AssertionError("it searched again")
 
-    monkeypatch.setattr("sightline.runs.rates.find_learning_rate", never)
+    monkeypatch.setattr("sightline.runs.find_lr.find_learning_rate", never)
     resumed = load_run(run.folder)
     assert resumed.recipe.schedule["max_lr"] == run.recipe.schedule["max_lr"]
     train(resumed, resumed.data(), device="cpu", reporter=Listener())

@@ -18,16 +18,16 @@ import torch
 from torch import nn
 
 import sightline as sl
+from sightline import distributed
 from sightline.cli import main
 from sightline.data import Augmentation, ResidentBatches, StreamedBatches
 from sightline.data.splits import part_of
 from sightline.errors import SightlineError
-from sightline.models import choose_device, processes
+from sightline.models import choose_device
 from sightline.predictions import predict, read_predictions
-from sightline.training.averaging import lookahead, none
-from sightline.training.monitor import hold_out
-from sightline.training.optimizer import set_rates
-from sightline.training.schedule import Progress
+from sightline.training.callbacks import hold_out, lookahead, none
+from sightline.training.optimizers import set_rates
+from sightline.training.schedules import Progress
 
 JOB = Path(jobs.__file__)
 SMALL = [
@@ -226,15 +226,15 @@ def test_what_fails_in_one_process_fails_in_all(two):
 
 
 def test_one_process_is_a_group_of_itself():
-    assert (processes.size(), processes.rank(), processes.leads()) == (1, 0, True)
-    assert processes.all_do(lambda: 5) == [5]
-    assert processes.leader_does(lambda: 6) == processes.machine_first(lambda: 6) == 6
+    assert (distributed.size(), distributed.rank(), distributed.leads()) == (1, 0, True)
+    assert distributed.all_do(lambda: 5) == [5]
+    assert distributed.leader_does(lambda: 6) == distributed.machine_first(lambda: 6) == 6
     tensor = torch.ones(2)
-    assert processes.total(tensor) is tensor
+    assert distributed.total(tensor) is tensor
 
 
 def test_several_processes_do_not_share_a_device(monkeypatch):
-    monkeypatch.setattr(processes, "size", lambda: 4)
+    monkeypatch.setattr(distributed, "size", lambda: 4)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)

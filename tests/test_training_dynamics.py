@@ -14,7 +14,7 @@ from sightline.data.splits import stratified_split
 from sightline.errors import SightlineError
 from sightline.predictions import Dynamics, load_dynamics, save_dynamics
 from sightline.training import constant, fit
-from sightline.training.dynamics import margin_and_probability
+from sightline.training.callbacks import margin_and_probability
 
 
 def same(first: Dynamics, second: Dynamics) -> None:

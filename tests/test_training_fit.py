@@ -17,8 +17,8 @@ from sightline.errors import SightlineError
 from sightline.models import Normalize
 from sightline.predictions import predict
 from sightline.training import adamw, constant, fit, load_checkpoint, one_cycle, plateau, save_checkpoint, sgd
-from sightline.training.loop import Loop
-from sightline.training.optimizer import OPTIMIZERS, Muon, set_rates
+from sightline.training.optimizers import OPTIMIZERS, Muon, set_rates
+from sightline.training.trainer import Loop
 
 
 def make_data(train: int = 50, test: int = 30, seed: int = 0) -> Dataset:
@@ -212,7 +212,7 @@ def test_best_and_early_stopping_watch_the_validation_split_alone(monkeypatch):
             "test_accuracy": 1,
         }
 
-    monkeypatch.setattr("sightline.training.loop.Monitor.measure", measure)
+    monkeypatch.setattr("sightline.training.trainer.Monitor.measure", measure)
     model = make_model(data)
     history = fit(
         model,

@@ -18,9 +18,8 @@ from torch import nn
 from sightline.data import Dataset, ResidentBatches
 from sightline.errors import SightlineError
 from sightline.training import RangeTest, adamw, constant, find_learning_rate, fit, mixup, one_cycle, sgd
-from sightline.training.lr_trials import best_of_trials, climb
-from sightline.training.mixing import mix_generator
-from sightline.training.range_test import debiased_means
+from sightline.training.callbacks import mix_generator
+from sightline.training.lr_range_test import best_of_trials, climb, debiased_means
 
 OPTIONS = {"batch_size": 16, "precision": "float32", "device": "cpu"}
 

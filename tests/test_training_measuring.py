@@ -27,8 +27,8 @@ def rates(monkeypatch):
         asked.append(way)
         return found[way]
 
-    monkeypatch.setattr("sightline.training.measuring._rate", rate)
-    monkeypatch.setattr("sightline.training.measuring.choose_precision", lambda name, device: BF16)
+    monkeypatch.setattr("sightline.training.execution._rate", rate)
+    monkeypatch.setattr("sightline.training.execution.choose_precision", lambda name, device: BF16)
     return found, asked
 
 
@@ -111,7 +111,7 @@ def test_a_run_keeps_its_choice_and_a_resumed_one_does_not_choose_anew(tmp_path,
         calls.append(options)
         return Execution(FLOAT, CONTIGUOUS, {(FLOAT, CONTIGUOUS): 2.0, (FLOAT, LAST): 1.0})
 
-    monkeypatch.setattr("sightline.runs.job.measure_execution", once)
+    monkeypatch.setattr("sightline.runs.pipeline.measure_execution", once)
     small = [
         "model.options={widths=[8, 8, 8]}", "training.epochs=1", "data.limit=200",
         "analysis.range_test=false", "analysis.compare_images=0",

@@ -10,8 +10,8 @@ from training_cases import AUGMENTATION, QUIET, Killed, assert_same, die_after, 
 
 from sightline.models import to_float
 from sightline.training import constant, cutmix, fit, mixup, sgd
-from sightline.training.mixing import MIXES, Mixed, mix_generator
-from sightline.training.update import train_step
+from sightline.training.callbacks import MIXES, Mixed, mix_generator
+from sightline.training.train_step import train_step
 
 
 def test_mixup_equals_its_formula():

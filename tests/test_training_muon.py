@@ -9,7 +9,7 @@ from torch import nn
 from training_cases import QUIET, make_data, make_model
 
 from sightline.training import constant, fit, load_recipe, muon
-from sightline.training.optimizer import orthogonalize, set_rates
+from sightline.training.optimizers import orthogonalize, set_rates
 
 
 def make_net(channels_last: bool = False) -> nn.Sequential:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sightline.training import RATE_RULES
-from sightline.training.rate_rules import minimum_tenth, slide, steepest, valley
+from sightline.training.lr_range_test import minimum_tenth, slide, steepest, valley
 
 GENERATOR = np.random.default_rng(0)
 

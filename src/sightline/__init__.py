@@ -13,13 +13,6 @@ or all of it, with a report: `sl.run("cifar10-quick")`. Nothing heavy is importe
 
 import lazy_loader
 
-import sightline.audit
-import sightline.explain  # noqa: F401
-
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
 __version__ = "0.1.0"
-
-# Two rooms share their name with their function. They are loaded above and found by path from here on;
-# `sightline.explain` and `sightline.audit` are the functions.
-del explain, audit  # type: ignore[name-defined]  # noqa: F821

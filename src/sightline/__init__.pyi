@@ -1,15 +1,16 @@
+from .attribution import METHODS as METHODS
+from .attribution import Explanation as Explanation
+from .attribution import class_maps as class_maps
+from .attribution import explain as explain
+from .attribution import explain_difference as explain_difference
+from .attribution import preflight as preflight
 from .audit import Audit as Audit
+from .audit import make_audit as make_audit
 from .data import Augmentation as Augmentation
 from .data import Dataset as Dataset
 from .data import Split as Split
 from .data import load_data as load_data
 from .errors import SightlineError as SightlineError
-from .explain import METHODS as METHODS
-from .explain import Explanation as Explanation
-from .explain import class_maps as class_maps
-from .explain import explain as explain
-from .explain import explain_difference as explain_difference
-from .explain import preflight as preflight
 from .faithfulness import compare_methods as compare_methods
 from .models import MODELS as MODELS
 from .models import create_model as create_model
@@ -28,7 +29,7 @@ from .report import plot_mistakes as plot_mistakes
 from .report import plot_range_test as plot_range_test
 from .report import write_report as write_report
 from .runs import Run as Run
-from .runs import audit as audit
+from .runs import audit_run as audit_run
 from .runs import compare_runs as compare_runs
 from .runs import load_run as load_run
 from .runs import run as run
@@ -57,7 +58,7 @@ __all__ = [
     "Run",
     "SightlineError",
     "Split",
-    "audit",
+    "audit_run",
     "class_maps",
     "compare_methods",
     "compare_runs",
@@ -69,6 +70,7 @@ __all__ = [
     "load_data",
     "load_recipe",
     "load_run",
+    "make_audit",
     "plot_class_accuracy",
     "plot_confusion",
     "plot_curves",

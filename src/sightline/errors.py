@@ -1,8 +1,8 @@
-"""The one exception that the package raises on purpose.
+"""The exceptions that the package raises on purpose.
 
-Its message is a single line that says what came, what fits and what to do. The
-command line prints that line and exits with 1; from Python it is an ordinary
-exception.
+Each message is a single line that says what came, what fits and what to do. The command line prints that
+line and exits with 1. In Python, `except SightlineError` catches all of them; each is also the built-in
+exception that a caller would expect, so that `except ValueError` and `except FileNotFoundError` work too.
 """
 
 from __future__ import annotations
@@ -13,6 +13,42 @@ from collections.abc import Sequence
 
 class SightlineError(Exception):
     """Something outside the package is not as it has to be: a file, a recipe, a model, an image."""
+
+
+class InputError(SightlineError, ValueError):
+    """A value does not fit: out of range, of the wrong shape, an unknown name, two things that disagree."""
+
+
+class InputTypeError(SightlineError, TypeError):
+    """A value is of a type that does not serve here."""
+
+
+class NotFoundError(SightlineError, FileNotFoundError):
+    """A file or a folder is not there."""
+
+
+class DamagedFileError(SightlineError, ValueError):
+    """A file is there and cannot be read as what it should be, or belongs to something else."""
+
+
+class WriteError(SightlineError, OSError):
+    """A file or a folder cannot be written: a full disk, a missing permission, a name that is taken."""
+
+
+class MissingExtraError(SightlineError, ImportError):
+    """An optional package is not installed."""
+
+
+class DivergedError(SightlineError, ArithmeticError):
+    """Training produced a loss that is not finite."""
+
+
+class BusyError(SightlineError):
+    """Another process is at work in the same run folder."""
+
+
+class UntrustedError(SightlineError, PermissionError):
+    """A file names code that would have to be imported, and nobody said that it may be (`--trust`)."""
 
 
 def nearest(name: str, names: Sequence[str]) -> str:

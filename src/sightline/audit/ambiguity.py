@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sightline.audit.arrays import CHUNK, confident
+from sightline.audit.validation import CHUNK, confident
 from sightline.errors import SightlineError
 
 if TYPE_CHECKING:

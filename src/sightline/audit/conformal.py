@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sightline.audit.arrays import halves, labelled, of_label
+from sightline.audit.validation import halves, labelled, of_label
 from sightline.errors import SightlineError
-from sightline.predictions import wilson_interval, wilson_intervals
+from sightline.stats import wilson_interval, wilson_intervals
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sightline.errors import SightlineError
-from sightline.predictions.intervals import wilson_interval
+from sightline.stats import wilson_interval
 
 if TYPE_CHECKING:
     import pandas as pd

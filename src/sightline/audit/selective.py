@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sightline.audit.arrays import confident, halves
+from sightline.audit.validation import confident, halves
 from sightline.errors import SightlineError
-from sightline.predictions import wilson_interval
+from sightline.stats import wilson_interval
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -16,17 +16,251 @@ The second half has had no say in this. There, each of the slices is tested once
 are corrected by Holm's method (Holm 1979, "A simple sequentially rejective multiple test procedure"), so
 that the chance that any slice is reported where errors fall at random is at most `level`. No slice is
 an answer.
+
+Conditions that an image can meet, from which slices are made, with the words to name them.
+
+A slice of images, and the words for it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sightline.audit.conditions import EVIDENCE, GROUP, Condition
-from sightline.audit.naming import CLASSES, Slice, described
+from sightline.audit.image_attributes import CELLS
+from sightline.audit.neighbors import unit_rows
 from sightline.errors import SightlineError
+from sightline.stats import wilson_interval
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+WORDS = {
+    "brightness": ("that are dark", "that are bright"),
+    "contrast": ("of low contrast", "of high contrast"),
+    "saturation": ("of pale colours", "of strong colours"),
+    "colourfulness": ("of few colours", "of many colours"),
+    "warmth": ("of cold colours", "of warm colours"),
+    "sharpness": ("that are smooth", "that are full of fine detail"),
+    "entropy": ("that are plain", "of many shades"),
+    "area": ("whose evidence is a small spot", "whose evidence is spread widely"),
+    "offset": ("whose evidence lies near the middle", "whose evidence lies off the middle"),
+    "border": ("whose evidence lies away from the border", "whose evidence lies at the border"),
+    "cell_mass": ("whose evidence lies in no one place", "whose evidence lies in one place"),
+    "background": ("whose evidence lies on the object", "whose evidence lies on the background"),
+}
+"""What images with a low and with a high value of an attribute are called."""
+
+EVIDENCE = ("area", "offset", "border", "cell", "cell_mass", "background")
+"""Kinds that speak of the heat map: they say nearly the same, so no two of them are combined."""
+
+_ASIDE = ("border", "background")  # attributes of which a high value lies where no object has to be
+GROUP = "group"  # the kind of conditions that are clusters of features
+_SIDES = {"top": "at", "bottom": "at", "left": "on", "right": "on"}
+_CELLS_WORDS = [f"whose evidence lies {_SIDES.get(name, 'in')} the {name}" for name in CELLS]
+_DIMENSIONS = 32  # of features that clusters are made in
+_PER_CLUSTER = 40  # images, on average
+_CLUSTERS = 40  # at most
+
+
+@dataclass(frozen=True, eq=False)
+class Condition:
+    """What an image can be described by.
+
+    kind: conditions of one kind are never combined. words: end a sentence that begins with "images".
+    members: (N,) bool, the images that meet it. aside: whether it says that evidence lies where no
+    object has to be: at the border, in a corner, on the background.
+    """
+
+    kind: str
+    words: str
+    members: np.ndarray
+    aside: bool = False
+
+
+def class_conditions(
+    labels: np.ndarray, predicted: np.ndarray, class_names: Sequence[str]
+) -> list[Condition]:
+    """Return a condition for each label and for each predicted class that occurs."""
+    kinds = (("label", "labelled", labels), ("predicted", "called", predicted))
+    return [
+        Condition(kind, f"{verb} “{class_names[value]}”", classes == value)
+        for kind, verb, classes in kinds
+        for value in np.unique(classes)
+    ]
+
+
+def attribute_conditions(attributes: pd.DataFrame, *, share: float = 0.2) -> list[Condition]:
+    """Return, for each column of numbers, the images in its lowest and in its highest `share`.
+
+    A column `cell` of `evidence_attributes` gives a condition for each cell. A name that is not in `WORDS`
+    makes "of low NAME" and "of high NAME". A value that is NaN is in neither; bounds are included, so that
+    many equal values at a bound make a larger group, and a column of equal values makes none.
+
+    Raises SightlineError for a column that is not of numbers.
+    """
+    found = []
+    for name in map(str, attributes.columns):
+        values = attributes[name].to_numpy()
+        if not (np.issubdtype(values.dtype, np.number) or values.dtype == bool):
+            raise SightlineError(
+                f"attribute {name!r} is {values.dtype}; slices need numbers: one column of 0 and 1 per value"
+            )
+        if name == "cell":
+            found += [
+                Condition("cell", words, values == cell, aside=CELLS[cell] != "centre")
+                for cell, words in enumerate(_CELLS_WORDS)
+                if (values == cell).any()
+            ]
+            continue
+        known = values[~np.isnan(values.astype(float))]
+        if not len(known) or known.min() == known.max():
+            continue
+        low, high = WORDS.get(name, (f"of low {name}", f"of high {name}"))
+        bounds = np.quantile(known, [share, 1 - share])
+        ends = ((low, values <= bounds[0], False), (high, values >= bounds[1], name in _ASIDE))
+        found += [Condition(name, *end) for end in ends if end[1].sum() < len(known)]
+    return found
+
+
+def cluster_conditions(
+    features: np.ndarray, labels: np.ndarray, class_names: Sequence[str], *, seed: int = 0
+) -> list[Condition]:
+    """Return groups of images that are alike in their features, (N, D), named by their commonest label.
+
+    K-means on the leading principal components of the features' directions, right and wrong images
+    together: whether an image was right is not looked at. About 40 images to a group, 40 groups at most.
+    """
+    from sklearn.cluster import KMeans
+    from sklearn.decomposition import PCA
+
+    count = min(_CLUSTERS, len(features) // _PER_CLUSTER)
+    rows = unit_rows(features)
+    count = min(count, len(np.unique(rows, axis=0)))
+    if count < 2:
+        return []
+    dimensions = min(_DIMENSIONS, rows.shape[1], len(rows) - 1)
+    projected = PCA(dimensions, svd_solver="full", random_state=seed).fit_transform(rows)
+    clusters = KMeans(count, n_init=4, random_state=seed)  # pyright: ignore[reportArgumentType]
+    group = clusters.fit_predict(projected)
+    found = []
+    for number in range(count):
+        members = group == number
+        if members.any():
+            common = class_names[int(np.bincount(labels[members]).argmax())]
+            words = f"that look alike to the model (group {number + 1}, mostly “{common}”)"
+            found.append(Condition(GROUP, words, members))
+    return found
+
+
+CLASSES = ("label", "predicted")  # alone they are a row or column of the confusion matrix, together a cell
+
+
+@dataclass(frozen=True, eq=False)
+class Slice:
+    """A kind of images that is wrong more often than the rest.
+
+    name: in words. rows: (M,) its images in both halves, ascending. conditions: what they all meet.
+    error: share of mistakes in the held-out half, with its 95 % Wilson interval. rest: the same for those
+    there that it is compared with: the others of its class, or all others. p: corrected for all slices
+    tested. evidence: a sentence. place: where on the image most of its mistakes have their evidence, if a
+    condition about evidence does not say so already; told, and not tested.
+    """
+
+    name: str
+    rows: np.ndarray
+    conditions: tuple[Condition, ...]
+    error: float
+    interval: tuple[float, float]
+    rest: float
+    p: float
+    evidence: str
+    place: Condition | None = None
+
+    @property
+    def lift(self) -> float:
+        """How many times as often its images are wrong as the rest; infinite if the rest never is."""
+        return self.error / self.rest if self.rest else float("inf")
+
+    @property
+    def shortcut(self) -> bool:
+        """Whether a predicted class goes with evidence where no object has to be: look for a shortcut."""
+        called = any(condition.kind == "predicted" for condition in self.conditions)
+        told = [*self.conditions, *([self.place] if self.place else [])]
+        return called and any(condition.aside for condition in told)
+
+
+def described(
+    conditions: Sequence[Condition],
+    pair: list[int],
+    wrong: np.ndarray,
+    inside: np.ndarray,
+    others: np.ndarray,
+    compared: str,
+    half: np.ndarray,
+    p: float,
+) -> Slice:
+    """Return the slice of the images `inside` that meet the conditions of `pair`.
+
+    Its numbers are those of `half`, beside `others`, which are called `compared`.
+    """
+    # "called ..." stands first: it has no "whose" or "that".
+    own = sorted((conditions[c] for c in pair), key=lambda condition: condition.kind not in CLASSES)
+    held_out = half & inside
+    error, rest = float(wrong[held_out].mean()), float(wrong[others].mean())
+    low, high = interval = wilson_interval(int(wrong[held_out].sum()), int(held_out.sum()))
+    size = f"the {int(held_out.sum())} of {int(inside.sum())} images kept for the test"
+    evidence = (
+        f"{100 * error:.0f} % wrong ({100 * low:.0f} to {100 * high:.0f}) against {100 * rest:.1f} % "
+        f"{compared}, among {size} (p = {p:.1g})"
+    )
+    mistakes = inside & wrong
+    place = _common_place(conditions, own, mistakes)
+    if place is not None:
+        number = (place.members & mistakes).sum()
+        evidence += f"; {number} of its {mistakes.sum()} mistakes are ones {place.words}"
+    return Slice(
+        name="images " + _joined([condition.words for condition in own]),
+        rows=np.flatnonzero(inside),
+        conditions=tuple(own),
+        error=error,
+        interval=interval,
+        rest=rest,
+        p=p,
+        evidence=evidence + _common_class(conditions, own, mistakes),
+        place=place,
+    )
+
+
+def _joined(words: Sequence[str]) -> str:
+    clauses = all(each.startswith(("that ", "whose ")) for each in words)
+    return (" and " if clauses else " ").join(words)
+
+
+def _common_place(
+    conditions: Sequence[Condition], own: Sequence[Condition], mistakes: np.ndarray
+) -> Condition | None:
+    """The cell of two thirds of the mistakes, if `own` tells of their evidence and not of its cell."""
+    kinds = {one.kind for one in own}
+    cells = [one for one in conditions if one.kind == "cell"]
+    if not cells or "cell" in kinds or kinds.isdisjoint(EVIDENCE):
+        return None
+    place = max(cells, key=lambda one: (one.members & mistakes).sum())
+    return place if 3 * (place.members & mistakes).sum() >= 2 * mistakes.sum() else None
+
+
+def _common_class(conditions: Sequence[Condition], own: Sequence[Condition], mistakes: np.ndarray) -> str:
+    """The class, not in the name already, that more than half of the mistakes have in common."""
+    classes = [one for one in conditions if one.kind in CLASSES and one not in own]
+    shares = [(one.members & mistakes).sum() for one in classes]
+    if not shares or 2 * max(shares) <= mistakes.sum():
+        return ""
+    words = classes[int(np.argmax(shares))].words
+    return f"; {max(shares)} of its {int(mistakes.sum())} mistakes are {words}"
+
 
 _GAIN = {"cell": 1.2, "predicted": 1.05}  # of words for about the same images, those that tell more
 _NAMED, _GROUPS = 8, 4  # slices in words, and with groups of alike images, that go on to the second half

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 import click
 
-from sightline.cli.launch import group_for, is_one_of_many, own_arguments
+from sightline.cli.torchrun import group_for, is_one_of_many, own_arguments
 from sightline.errors import SightlineError
 
 DONE, FAILED = 0, 1  # wrong usage is 2, which click knows

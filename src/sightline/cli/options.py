@@ -76,7 +76,7 @@ def emit(result: Mapping[str, Any] | Sequence[Any], *, as_json: bool, text: str 
 
 def emit_headline(run: Run, *, as_json: bool, text: str = "") -> None:
     """Print what a run came to; of several processes the first one does."""
-    from sightline.models.processes import leads
+    from sightline.distributed import leads
 
     if not leads():  # the run's folder may be on another machine
         return

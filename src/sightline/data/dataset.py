@@ -17,12 +17,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sightline.data.image_files import ImageFiles
-from sightline.data.pictures import pixel_sums
+from sightline.data.image_files import ImageFiles, pixel_sums
 from sightline.errors import SightlineError
 
 if TYPE_CHECKING:
-    from sightline.data.shapes import PlantedTruth
+    from sightline.data.shapes.generate import PlantedTruth
 
 
 @dataclass(frozen=True)

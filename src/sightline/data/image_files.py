@@ -6,20 +6,147 @@
 
 It stands where a split holds its array of images. What is in memory is what was asked for last, however many
 files there are.
+
+Read a picture file of any common kind as uint8 RGB.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from PIL import Image, ImageOps
 
-from sightline.data.pictures import read_images
 from sightline.errors import SightlineError
+
+_AT_ONCE = 512  # tasks handed to the threads: each takes memory of its own until it is done
+_ORIENTATION = 0x0112  # the EXIF tag; values 5 to 8 swap width and height
+
+
+@functools.cache
+def _formats() -> tuple[str, ...]:
+    Image.init()
+    # Pillow hands EPS to Ghostscript, a program that runs what the file says.
+    return tuple(sorted(set(Image.OPEN) - {"EPS"}))
+
+
+@functools.cache
+def picture_suffixes() -> frozenset[str]:
+    """Return the endings of picture files, such as ".png", in lower case."""
+    return frozenset(end for end, kind in Image.registered_extensions().items() if kind in _formats())
+
+
+def read_image(path: str | Path, *, size: tuple[int, int] | None = None) -> np.ndarray:
+    """Return the picture at `path`, uint8 (H, W, 3) in RGB.
+
+    Turned upright as its EXIF tag says; transparent pixels laid on white; 16-bit grey scaled to 8.
+    size: height and width to bring it to, by antialiased scaling and a centred crop.
+    Raises SightlineError if it cannot be read, with the reason.
+    """
+    result = read_images([Path(path)], size=size)[0]
+    if isinstance(result, str):
+        raise SightlineError(f"cannot read {path} as a picture: {result}")
+    return result
+
+
+def read_images(
+    paths: Sequence[str | Path], *, size: tuple[int, int] | None, threads: int | None = None
+) -> list[np.ndarray | str]:
+    """Return each picture as `read_image` does, or the reason why it cannot be read, in one line.
+
+    threads: by default one for each processor.
+    """
+    return _in_threads(lambda path: _decode(path, size), paths, threads)
+
+
+def picture_sums(paths: Sequence[str | Path], *, size: tuple[int, int]) -> list[np.ndarray | str]:
+    """Return for each picture, brought to `size`, what `pixel_sums` says of it, or why it cannot be read.
+
+    As many pictures are in memory at once as the machine has processors.
+    """
+    return _in_threads(lambda path: pixel_sums(_decode(path, size)[None]), paths)
+
+
+def pixel_sums(images: np.ndarray) -> np.ndarray:
+    """Return the sum of the pixels and that of their squares per channel: (2, 3) int64, exact.
+
+    images: (N, H, W, 3) uint8.
+    """
+    values = np.arange(256)
+    counts = [np.bincount(images[..., channel].ravel(), minlength=256) for channel in range(3)]
+    return np.stack([values @ np.stack(counts, axis=1), values**2 @ np.stack(counts, axis=1)])
+
+
+def picture_sizes(paths: Sequence[str | Path]) -> list[tuple[int, int] | str]:
+    """Return height and width of each upright picture from its header alone, or the reason why not."""
+    return _in_threads(_size, paths)
+
+
+def _in_threads(
+    read: Callable[[str | Path], Any], paths: Sequence[str | Path], threads: int | None = None
+) -> list[Any]:
+    def attempt(path: str | Path) -> Any:
+        try:
+            return read(path)
+        except Exception as error:  # a broken file can make a decoder raise anything
+            lines = str(error).replace(str(path), Path(path).name).splitlines()
+            return lines[0] if lines else type(error).__name__
+
+    # Filters belong to the process, not to a thread: they are set once, around all threads.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what a decoder cannot use is an exception
+        if threads == 1:
+            return [attempt(path) for path in paths]
+        with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
+            parts = [paths[start : start + _AT_ONCE] for start in range(0, len(paths), _AT_ONCE)]
+            return [result for part in parts for result in pool.map(attempt, part)]
+
+
+def _open(path: str | Path) -> Image.Image:
+    image = Image.open(path, formats=_formats())
+    pixels = image.width * image.height
+    if Image.MAX_IMAGE_PIXELS and pixels > Image.MAX_IMAGE_PIXELS:  # a warning to Pillow, an end to us
+        image.close()
+        raise ValueError(f"{pixels} pixels are more than the limit of {Image.MAX_IMAGE_PIXELS}")
+    return image
+
+
+def _size(path: str | Path) -> tuple[int, int]:
+    with _open(path) as image:
+        turned = image.getexif().get(_ORIENTATION, 1) >= 5
+        return (image.width, image.height) if turned else (image.height, image.width)
+
+
+def _decode(path: str | Path, size: tuple[int, int] | None) -> np.ndarray:
+    with _open(path) as image:
+        if size:
+            image.draft("RGB", (2 * max(size), 2 * max(size)))  # JPEG: decode no finer than is needed
+        picture = _to_rgb(ImageOps.exif_transpose(image))
+    if size and (picture.height, picture.width) != size:
+        picture = ImageOps.fit(picture, (size[1], size[0]), method=Image.Resampling.BICUBIC)
+    return np.array(picture, np.uint8)  # (H, W, 3)
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "F":
+        raise ValueError("grey values in floating point have no known range; save it with 8 or 16 bits")
+    if image.mode.startswith("I"):  # 16-bit grey, which convert() would clip at 255
+        grey = np.asarray(image).astype(np.int64)
+        if grey.min() < 0 or grey.max() > 65535:
+            raise ValueError("grey values with 32 bits have no known range; save it with 8 or 16 bits")
+        image = Image.fromarray(np.rint(grey / 257).astype(np.uint8))
+    if image.has_transparency_data:
+        layer = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
+    return image.convert("RGB")
+
 
 _BLOCK = 256  # images read at once where they are asked for one after the other
 

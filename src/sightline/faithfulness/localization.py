@@ -6,15 +6,37 @@
 
 This is about the place of a map, not about its truth: a model may look elsewhere than at the object.
 A map without positive evidence points nowhere, and gets what a uniform map gets.
+
+Grids of the user's own confident images: where must the evidence be, when we know which cell shows what?
+
+Grid pointing game: Boehle 2021 (CoDA Nets), Rao 2022 ("Towards better understanding attribution
+methods"), section 3. DiFull: Rao 2022, section 3.2.
 """
 
 from __future__ import annotations
 
-import numpy as np
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
 
+import numpy as np
+import torch
+from torch import nn
+
+from sightline.attribution import explain, target_layer
 from sightline.errors import SightlineError
-from sightline.faithfulness.arguments import Maps, as_maps, as_masks, check_at_least
-from sightline.faithfulness.measurement import Measurement
+from sightline.faithfulness.measurement import (
+    Classes,
+    Maps,
+    Measurement,
+    as_classes,
+    as_maps,
+    as_masks,
+    check_at_least,
+    check_images,
+    logits_of,
+)
+from sightline.faithfulness.sanity_checks import name_in
 
 
 def heat_in_masks(heatmaps: Maps, masks: Maps) -> np.ndarray:
@@ -78,3 +100,183 @@ def _dilated(masks: np.ndarray, reach: int) -> np.ndarray:
             if down**2 + across**2 <= reach**2:
                 grown |= padded[:, reach + down :, reach + across :][:, :height, :width]
     return grown
+
+
+@dataclass(frozen=True, eq=False)
+class ImageGrids:
+    """Pictures of n x n images, each cell of another class that the model knows confidently.
+
+    images: float (G, C, n H, n W). classes: (G, n n) int64, the class of each cell, row by row.
+    sources: (G, n n) int64, the image of each cell. n: cells along a side.
+    """
+
+    images: torch.Tensor
+    classes: np.ndarray
+    sources: np.ndarray
+    n: int
+
+
+def image_grids(
+    model: nn.Module,
+    images: torch.Tensor,
+    labels: Classes,
+    *,
+    n: int = 2,
+    grids: int = 50,
+    confidence: float = 0.9,
+    seed: int = 0,
+) -> ImageGrids:
+    """Compose up to `grids` grids of images that the model classifies rightly with at least `confidence`.
+
+    images: float (B, C, H, W); labels: (B,). Every image is used once at most, the most confident of
+    a class first; the classes of a grid are drawn from those with most images left.
+
+    Raises SightlineError if there are not n n classes with such an image.
+    """
+    images = check_images(images)
+    check_at_least("n", n, 2)
+    check_at_least("grids", grids, 1)
+    classes = as_classes(labels, len(images)).numpy()
+    sure, predicted = (found.cpu().numpy() for found in logits_of(model, images).softmax(dim=1).max(dim=1))
+    right = (predicted == classes) & (sure >= confidence)
+    ranked = np.argsort(-sure, kind="stable")
+    left = {label: list(ranked[right[ranked] & (classes[ranked] == label)]) for label in np.unique(classes)}
+    rng = np.random.default_rng(seed)
+    sources = []
+    while len(sources) < grids and sum(map(bool, left.values())) >= n * n:
+        order = sorted(left, key=lambda label: (-len(left[label]), rng.random()))
+        sources.append(rng.permutation([left[label].pop(0) for label in order[: n * n]]))
+    if not sources:
+        there = sum(map(bool, left.values()))
+        raise SightlineError(
+            f"{there} classes have an image classified rightly with confidence {confidence}; a {n}x{n} grid "
+            f"needs {n * n}: pass more images, or a lower confidence"
+        )
+    cells = np.stack(sources)  # (G, n n)
+    return ImageGrids(_tiled(images, cells, n), classes[cells], cells, n)
+
+
+def grid_pointing_game(
+    model: nn.Module,
+    images: torch.Tensor,
+    labels: Classes,
+    *,
+    n: int = 2,
+    grids: int = 50,
+    confidence: float = 0.9,
+    method: str | Callable = "grad_cam",
+    layer: str | nn.Module | None = None,
+    seed: int = 0,
+) -> Measurement:
+    """Share of a map's positive heat in the cell of its class, on n x n grids of images; higher is better.
+
+    images: float (B, C, H, W) and their labels (B,), of which `image_grids` makes the grids. One value per
+    grid: the mean over its cells, each explained for its own class at n times the size. The baseline is
+    1 / n^2, and is what a map without positive heat gets. The layer is chosen at the images' own size.
+
+    Raises SightlineError if the model cannot take images of n times the size: it must be fully
+    convolutional up to a pooling over whatever is left.
+    """
+    layer = target_layer(model, images) if layer is None else layer
+    made = image_grids(model, images, labels, n=n, grids=grids, confidence=confidence, seed=seed)
+    _check_takes(model, made)
+    cells = _cell_masks(n, (images.shape[2], images.shape[3]))  # (n n, n H, n W)
+    shares = []
+    for cell in range(n * n):
+        heat = explain(model, made.images, made.classes[:, cell], method=method, layer=layer).heatmaps()
+        shares.append(heat_in_masks(heat, np.broadcast_to(cells[cell], heat.shape)))
+    baseline = np.full(len(made.images), 1 / n**2)
+    return Measurement("grid pointing game", np.mean(shares, axis=0), True, baseline=baseline)
+
+
+def difull(
+    model: nn.Module,
+    images: torch.Tensor,
+    labels: Classes,
+    *,
+    n: int = 2,
+    grids: int = 8,
+    confidence: float = 0.9,
+    method: str | Callable = "grad_cam",
+    layer: str | nn.Module | None = None,
+    seed: int = 0,
+) -> Measurement:
+    """Share of a map's absolute heat outside of the only cell that its logit can see; must be exactly 0.
+
+    The cells of a grid of `image_grids` are run through the model one by one, as if by n n disconnected
+    networks, and the logits put side by side: the logit of a cell's class depends on that cell alone, so
+    whatever a method shows in another cell is false. One value per grid: the mean over its cells.
+
+    For methods of one layer, and for gradients of the input. It is no test of what it does not fit: methods
+    that mask the grid as a whole by the activations of a cell (Score-CAM), or lay maps of all layers
+    over each other (FullGrad).
+    """
+    layer = target_layer(model, images) if layer is None else layer
+    made = image_grids(model, images, labels, n=n, grids=grids, confidence=confidence, seed=seed)
+    apart = _Disconnected(model, n)
+    classes = logits_of(model, images[:1]).shape[1]
+    leaks = []
+    for cell in range(n * n):
+        targets = cell * classes + made.classes[:, cell]
+        heat = _heat_by_cell(apart, made, targets, method, str(name_in(model, layer)))  # (n n, G)
+        total = heat.sum(axis=0)
+        outside = np.delete(heat, cell, axis=0).sum(axis=0)
+        leaks.append(np.divide(outside, total, out=np.zeros_like(total), where=total > 0))
+    return Measurement("difull", np.mean(leaks, axis=0), False)
+
+
+class _Disconnected(nn.Module):
+    """n n copies of a model that share its weights, one per cell: (B, C, n H, n W) to (B, n n classes)."""
+
+    def __init__(self, model: nn.Module, n: int):
+        super().__init__()
+        shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
+        # A copy of its own per cell, so that a layer of each can be named and runs once.
+        self.cells = nn.ModuleList(copy.deepcopy(model, dict(shared)) for _ in range(n * n))
+        self.n = n
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        parts = [part for row in images.chunk(self.n, dim=2) for part in row.chunk(self.n, dim=3)]
+        return torch.cat([cell(part) for cell, part in zip(self.cells, parts, strict=True)], dim=1)
+
+
+def _heat_by_cell(
+    apart: _Disconnected, made: ImageGrids, targets: np.ndarray, method: str | Callable, layer: str
+) -> np.ndarray:
+    """Return the absolute heat (n n, G) that the map of `targets` (G,) puts into each cell."""
+    heat = []
+    for cell in range(made.n**2):
+        maps = explain(apart, made.images, targets, method=method, layer=f"cells.{cell}.{layer}").maps
+        maps = np.abs(maps.astype(np.float64))
+        if maps.shape[1:] == tuple(
+            made.images.shape[2:]
+        ):  # of the input, whatever the layer: all cells at once
+            tiles = maps.reshape(len(maps), made.n, maps.shape[1] // made.n, made.n, -1)
+            return tiles.sum(axis=(2, 4)).reshape(len(maps), -1).T
+        heat.append(maps.sum(axis=(1, 2)))
+    return np.stack(heat)
+
+
+def _tiled(images: torch.Tensor, cells: np.ndarray, n: int) -> torch.Tensor:
+    """Lay the images (B, C, H, W) of each row of `cells` (G, n n) out as a picture: (G, C, n H, n W)."""
+    chosen = images[torch.from_numpy(cells)]  # (G, n n, C, H, W)
+    rows = chosen.unflatten(1, (n, n)).permute(0, 3, 1, 4, 2, 5)  # (G, C, n, H, n, W)
+    return rows.flatten(4, 5).flatten(2, 3)
+
+
+def _cell_masks(n: int, size: tuple[int, int]) -> np.ndarray:
+    """Return bool (n n, n H, n W): each cell of the grid, row by row."""
+    block = np.ones(size, dtype=bool)
+    return np.stack([np.kron(unit.reshape(n, n), block) for unit in np.eye(n * n, dtype=bool)])
+
+
+def _check_takes(model: nn.Module, made: ImageGrids) -> None:
+    height, width = made.images.shape[2:]
+    try:
+        logits_of(model, made.images[:1])
+    except (RuntimeError, ValueError, AssertionError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise SightlineError(
+            f"{type(model).__name__} cannot take {height}x{width} images ({reason}); the grid pointing game "
+            "needs a classifier that is convolutional up to a pooling over any size"
+        ) from error

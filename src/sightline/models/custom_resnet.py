@@ -16,7 +16,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from sightline.models.normalize import Normalize
+from sightline.models.layers import Normalize
 
 
 def _conv(channels_in: int, channels: int, *, pool: bool = False) -> nn.Sequential:

@@ -17,8 +17,8 @@ from sightline.data import Dataset
 from sightline.errors import SightlineError, nearest
 from sightline.files import write_atomic, write_text
 from sightline.models.custom_resnet import custom_resnet
-from sightline.models.execution import device_of, evaluating
-from sightline.models.normalize import Normalize
+from sightline.models.device import device_of, evaluating
+from sightline.models.layers import Normalize
 from sightline.models.resnet import resnet18, resnet34
 from sightline.models.speednet import speednet
 

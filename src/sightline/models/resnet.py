@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from sightline.models.normalize import Normalize
+from sightline.models.layers import Normalize
 
 
 class BasicBlock(nn.Module):

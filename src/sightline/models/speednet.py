@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from sightline.models.normalize import Normalize
+from sightline.models.layers import Normalize
 
 
 class Block(nn.Module):

@@ -1,10 +1,8 @@
 from .comparison import render_comparison as render_comparison
 from .comparison import write_comparison as write_comparison
-from .html import render_page as render_page
-from .html import write_report as write_report
-from .load import ReportData as ReportData
-from .load import load_report_data as load_report_data
-from .plot import Plot as Plot
+from .page import render_page as render_page
+from .page import write_report as write_report
+from .plots import Plot as Plot
 from .plots import plot_class_accuracy as plot_class_accuracy
 from .plots import plot_confusion as plot_confusion
 from .plots import plot_curves as plot_curves
@@ -14,7 +12,9 @@ from .plots import plot_learning_rate as plot_learning_rate
 from .plots import plot_mistakes as plot_mistakes
 from .plots import plot_range_test as plot_range_test
 from .plots import write_range_test as write_range_test
-from .sample_sheet import write_sample_sheet as write_sample_sheet
+from .plots import write_sample_sheet as write_sample_sheet
+from .run_data import ReportData as ReportData
+from .run_data import load_report_data as load_report_data
 
 __all__ = [
     "Plot",

@@ -13,22 +13,20 @@ import numpy as np
 
 from sightline.errors import SightlineError
 from sightline.files import write_text
-from sightline.report.audit_blocks import Tool
-from sightline.report.links import class_keys
-from sightline.report.load import ReportData, load_report_data
-from sightline.report.payload import (
+from sightline.report.blocks import Block, Column, Facts, Headline, Section, Table, Tool
+from sightline.report.formatting import class_keys, count, number, page_name, percent, plural, short_name
+from sightline.report.gallery import (
     TEST_PIXELS,
     Columns,
     Payload,
     add_colors,
     add_maps,
     add_sprites,
+    make_sprites,
     reduced_maps,
 )
-from sightline.report.sections import Block, Column, Facts, Headline, Section, Table
-from sightline.report.shell import render_shell
-from sightline.report.sprites import make_sprites
-from sightline.report.wording import count, number, page_name, percent, plural, short_name
+from sightline.report.page import render_shell
+from sightline.report.run_data import ReportData, load_report_data
 
 GROUPS = ("fixed", "broken", "churned")
 _MOST_PER_GROUP = 3_000

@@ -2,12 +2,21 @@
 
 plot_confusion(predictions)                        # as the last line of a cell, it shows itself
 plot_confusion(predictions).save("confusion.png")
+
+A drawing that a notebook shows by itself.
+
+A notebook shows a bare matplotlib figure only after `%matplotlib inline`, and one made with pyplot
+sometimes twice; a `Plot` is shown once, anywhere. Neither pyplot nor torch is imported.
+
+A sheet with some images of every class, to see at a glance what a data set holds.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import struct
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -17,17 +26,106 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from sightline.errors import SightlineError
-from sightline.predictions.metrics import confusion
-from sightline.predictions.ranking import rank_mistakes
+from sightline.files import write_atomic
+from sightline.predictions.metrics import confusion, rank_mistakes
 from sightline.predictions.table import Predictions
-from sightline.report import charts, maps
-from sightline.report.canvas import INK
-from sightline.report.plot import Plot, check_images, plot_sheet
-from sightline.report.sheets import Row
-from sightline.report.wording import percent, short_name
+from sightline.report import charts, pictures
+from sightline.report.charts import INK, Drawing, png, svg
+from sightline.report.figures import Row, sheet
+from sightline.report.formatting import percent, short_name
 
 if TYPE_CHECKING:
-    from sightline.explain.explanation import Explanation
+    from sightline.attribution.explanation import Explanation
+
+_TILE_PIXELS = 160
+_FORMATS: dict[str, Callable[[Drawing], bytes]] = {".png": png, ".svg": svg}
+
+
+@dataclass(frozen=True, eq=False)
+class Plot:
+    """What every `plot_*` function returns: the last line of a cell shows it, `save` writes it.
+
+    drawing: a function that draws into a `matplotlib.figure.Figure` that it is given. inch: how many
+    pixels of a page an inch of it takes; each of them has four dots, for screens of high resolution.
+    """
+
+    drawing: Drawing = field(repr=False)
+    inch: int = 96
+
+    def save(self, path: str | Path) -> Path:
+        """Write the drawing as PNG or SVG, by the ending of `path`, whole or not at all; return the path.
+
+        Raises SightlineError for another ending, or if the file cannot be written.
+        """
+        path = Path(path)
+        if path.suffix.lower() not in _FORMATS:
+            raise SightlineError(f"{path} ends in {path.suffix!r}; a plot is saved as .png or .svg")
+        picture = _FORMATS[path.suffix.lower()](self.drawing)
+        try:
+            write_atomic(path, lambda file: file.write(picture))
+        except OSError as error:
+            raise SightlineError(
+                f"{path} cannot be written ({error.strerror}); choose another place"
+            ) from error
+        return path
+
+    def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
+        picture = png(self.drawing, dpi=2 * self.inch)
+        width, height = struct.unpack(">II", picture[16:24])  # a PNG begins with its size
+        return picture, {"width": width // 2, "height": height // 2}
+
+
+def plot_sheet(rows: Sequence[Row], captions: Sequence[str] = (), *, per_line: int = 5) -> Plot:
+    """Return rows of tiles, large enough to be looked at in a notebook; see `sheet`."""
+    return Plot(partial(sheet, rows=rows, captions=captions, per_line=per_line), inch=_TILE_PIXELS)
+
+
+def check_images(images: np.ndarray, number: int | None = None, of: str = "") -> None:
+    """Accept uint8 (N, H, W, 3) with at least one image, and `number` of them, one for each `of` these."""
+    # By its looks, not its type: a data set's images can stay in their files until they are taken.
+    if getattr(images, "dtype", None) != np.uint8 or images.shape[3:] != (3,):
+        came = f"{getattr(images, 'dtype', type(images).__name__)} {tuple(getattr(images, 'shape', ()))}"
+        raise SightlineError(f"images are {came}; a plot needs uint8 (N, H, W, 3), as a data set holds them")
+    if not len(images):
+        raise SightlineError("there are no images; pass at least one")
+    if number is not None and number != len(images):
+        raise SightlineError(f"there are {len(images)} images for {number} {of}; pass one for each")
+
+
+_PER_CLASS = 8
+_CLASSES_IN_ROWS = 20
+_MOST_CLASSES = 1000  # a sheet of more would be higher than a picture file can be
+_sample_sheet_NAME = 13  # letters of a class name that fit beside a row and above a tile
+
+
+def write_sample_sheet(
+    images: np.ndarray, labels: np.ndarray, class_names: Sequence[str], path: str | Path
+) -> Path:
+    """Write a sheet of some images of every class, PNG or SVG; return its path.
+
+    Up to 20 classes have a row of eight each; of more classes, each has one picture, and those after the
+    first 1,000 none. Images are taken at even distances, for neighbours in a folder are often alike.
+    images: uint8 (N, H, W, 3). labels: (N,) integers.
+
+    Raises SightlineError if images and labels do not fit together, or the sheet cannot be written.
+    """
+    check_images(images, len(labels), "labels")
+    names = [short_name(name, most=_sample_sheet_NAME) for name in class_names[:_MOST_CLASSES]]
+    in_rows = len(names) <= _CLASSES_IN_ROWS
+    each = [_spread(images, labels == c, _PER_CLASS if in_rows else 1) for c in range(len(names))]
+    if in_rows:
+        rows = [Row(name, some) for name, some in zip(names, each, strict=True)]
+        return plot_sheet(rows, per_line=_PER_CLASS).save(path)
+    return plot_sheet([Row("", [some[0] for some in each])], names, per_line=10).save(path)
+
+
+def _spread(images: np.ndarray, chosen: np.ndarray, number: int) -> list[np.ndarray]:
+    """Return `number` images (H, W, 3) at even distances among the chosen, filled up with white."""
+    members = np.flatnonzero(chosen)
+    places = np.linspace(0, len(members) - 1, min(number, len(members))).astype(int)
+    white = np.full((1, 1, 3), 255, np.uint8)
+    return [*images[members[places]], *[white] * (number - len(places))]
+
 
 _NAME = 13  # letters of a class name that fit above a tile
 _CAPTION = 17  # letters that fit there in all
@@ -183,10 +281,10 @@ def plot_explanations(
 
 def _map_rows(heading: str, images: np.ndarray, found: Explanation) -> list[Row]:
     raw = found.maps[: len(images)]  # (M, h, w)
-    words = [status if maps.message(one) else "" for one, status in zip(raw, found.status, strict=False)]
+    words = [status if pictures.message(one) else "" for one, status in zip(raw, found.status, strict=False)]
     return [
-        Row(f"{heading}:\nmap", maps.alone(raw), words),
-        Row(f"{heading}:\noverlay", maps.overlaid(images, raw), words),
+        Row(f"{heading}:\nmap", pictures.alone(raw), words),
+        Row(f"{heading}:\noverlay", pictures.overlaid(images, raw), words),
     ]
 
 

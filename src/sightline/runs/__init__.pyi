@@ -1,25 +1,25 @@
-from .auditing import audit as audit
-from .comparing import compare_runs as compare_runs
-from .folder import existing_folder as existing_folder
-from .folder import list_runs as list_runs
-from .folder import new_folder as new_folder
-from .folder import summarize_run as summarize_run
-from .folds import out_of_fold as out_of_fold
-from .job import analyze as analyze
-from .job import finish_run as finish_run
-from .job import run as run
-from .job import start_run as start_run
-from .job import train as train
-from .pictures import explain_pictures as explain_pictures
-from .rates import apply_rate as apply_rate
-from .rates import describe_range_test as describe_range_test
-from .rates import range_test as range_test
-from .rates import recipe_file as recipe_file
-from .record import Run as Run
-from .record import load_run as load_run
-from .record import recipe_data as recipe_data
-from .reporting import Printer as Printer
-from .reporting import Reporter as Reporter
+from .audit_stage import audit_run as audit_run
+from .audit_stage import out_of_fold as out_of_fold
+from .compare import compare_runs as compare_runs
+from .explain_files import explain_pictures as explain_pictures
+from .find_lr import apply_rate as apply_rate
+from .find_lr import describe_range_test as describe_range_test
+from .find_lr import range_test as range_test
+from .find_lr import recipe_file as recipe_file
+from .pipeline import analyze as analyze
+from .pipeline import finish_run as finish_run
+from .pipeline import run as run
+from .pipeline import start_run as start_run
+from .pipeline import train as train
+from .progress import Printer as Printer
+from .progress import Reporter as Reporter
+from .run_folder import Run as Run
+from .run_folder import existing_folder as existing_folder
+from .run_folder import list_runs as list_runs
+from .run_folder import load_run as load_run
+from .run_folder import new_folder as new_folder
+from .run_folder import recipe_data as recipe_data
+from .run_folder import summarize_run as summarize_run
 
 __all__ = [
     "Printer",
@@ -27,7 +27,7 @@ __all__ = [
     "Run",
     "analyze",
     "apply_rate",
-    "audit",
+    "audit_run",
     "describe_range_test",
     "existing_folder",
     "explain_pictures",

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import nn
 
+from sightline.attribution import METHODS, explain, explain_layers, target_layer
 from sightline.audit import check_planted
 from sightline.data import Dataset, Split, preview_augmentation
 from sightline.errors import SightlineError, nearest
-from sightline.explain import METHODS, explain, explain_layers, target_layer
 from sightline.files import write_atomic, write_text
 from sightline.models import to_float
 from sightline.predictions import (

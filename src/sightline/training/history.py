@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from sightline.files import write_text
-from sightline.predictions.dynamics import Dynamics, save_dynamics
+from sightline.predictions.training_dynamics import Dynamics, save_dynamics
 
 Row = dict[str, float | int]
 

@@ -1,0 +1,124 @@
+"""From signed maps to pictures, without torch: heat maps in [0, 1], colours, and overlays.
+
+>>> heatmap(np.array([[[-1.0, 0.0], [1.0, 2.0]]]), (2, 2))
+array([[[0. , 0. ],
+        [0.5, 1. ]]], dtype=float32)
+
+Maps scaled on their device: their grid, and their range.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from sightline.errors import SightlineError
+
+
+def resize(maps: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
+    """Resize maps (n, h, w) or (n, d, h, w) linearly, with half-pixel centres, to `size`."""
+    mode = {3: "bilinear", 4: "trilinear"}[maps.ndim]
+    return F.interpolate(maps[:, None], tuple(size), mode=mode)[:, 0]
+
+
+def to_unit(values: torch.Tensor) -> torch.Tensor:
+    """Scale the values of each item (n, ...) linearly to [0, 1]; constant ones become 0.
+
+    >>> to_unit(torch.tensor([[-1.0, 1.0, 3.0], [2.0, 2.0, 2.0]]))
+    tensor([[0.0000, 0.5000, 1.0000],
+            [0.0000, 0.0000, 0.0000]])
+    """
+    low, high = (bound.view(-1, *[1] * (values.ndim - 1)) for bound in values.flatten(1).aminmax(dim=1))
+    return (values - low) / (high - low).clamp(min=torch.finfo(values.dtype).tiny)
+
+
+# Equal steps of heat look like equal steps: no false edges, and readable for the colour-blind.
+COLOR_MAPS = ("inferno", "viridis", "magma", "plasma", "cividis")
+
+
+def heatmap(maps: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
+    """Turn signed maps (B, h, w) into heat maps (B, H, W), float32 in [0, 1]; `size` is (H, W).
+
+    ReLU, bilinear resize with half-pixel centres (as torch's `interpolate` with
+    `align_corners=False`), division by the map's own maximum. A map without positive evidence,
+    or with a value that is not finite, becomes zeros. Volumes (B, d, h, w) become (B, D, H, W).
+
+    Raises SightlineError if `maps` is neither, or `size` is not of as many lengths.
+    """
+    maps = np.asarray(maps)
+    if maps.ndim not in (3, 4) or 0 in maps.shape[1:]:
+        raise SightlineError(f"maps are {maps.shape}; a heat map needs (B, h, w), a single map maps[None]")
+    if len(size) != maps.ndim - 1:
+        raise SightlineError(f"size is {size} for maps {maps.shape}; it needs {maps.ndim - 1} lengths")
+    axes = tuple(range(1, maps.ndim))
+    finite = np.isfinite(maps).all(axis=axes, keepdims=True)
+    heat = np.where(finite, np.maximum(maps, 0), 0).astype(np.float64)  # float64: faint maps do not vanish
+    heat = resize_maps(heat, size)
+    top = heat.max(axis=axes, keepdims=True)
+    return (heat / np.where(top > 0, top, 1)).astype(np.float32)  # (B, H, W)
+
+
+def resize_maps(maps: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
+    """Resize maps (B, h, w) or (B, d, h, w) linearly, with half-pixel centres, to `size`; float64."""
+    for axis, target in enumerate(size, start=1):
+        matrix = _resize_matrix(maps.shape[axis], target)
+        maps = np.moveaxis(np.tensordot(matrix, maps, axes=(1, axis)), 0, axis)
+    return maps
+
+
+@functools.lru_cache(maxsize=32)
+def _resize_matrix(length: int, target: int) -> np.ndarray:
+    """Return M (target, length) such that M @ signal is the signal resized linearly."""
+    center = np.maximum((np.arange(target) + 0.5) * length / target - 0.5, 0)
+    low = np.minimum(center.astype(int), length - 1)
+    high = np.minimum(low + 1, length - 1)
+    share = center - low
+    matrix = np.zeros((target, length))
+    rows = np.arange(target)
+    np.add.at(matrix, (rows, low), 1 - share)
+    np.add.at(matrix, (rows, high), share)
+    return matrix
+
+
+def colorize(heatmaps: np.ndarray, *, cmap: str = "inferno") -> np.ndarray:
+    """Paint heat maps (B, H, W) in [0, 1] with a perceptually uniform colour map: uint8 (B, H, W, 3).
+
+    Raises SightlineError if `cmap` is none of inferno, viridis, magma, plasma, cividis.
+    """
+    if cmap not in COLOR_MAPS:
+        raise SightlineError(
+            f"colour map {cmap!r} is not perceptually uniform or not known; use {', '.join(COLOR_MAPS)}"
+        )
+    from matplotlib import colormaps
+
+    return colormaps[cmap](np.asarray(heatmaps), bytes=True)[..., :3]
+
+
+def overlay(
+    images: np.ndarray, heatmaps: np.ndarray, *, opacity: float = 0.5, cmap: str = "inferno"
+) -> np.ndarray:
+    """Lay heat maps (B, H, W) in [0, 1] over images, uint8 (B, H, W, 3); returns the same type.
+
+    The colour covers `opacity` of the picture where the heat is 1 and nothing where it is 0, so
+    that unlit parts stay as they are.
+
+    Raises SightlineError if the sizes differ, the images are not uint8 RGB, or `opacity` is
+    outside [0, 1].
+    """
+    images, heatmaps = np.asarray(images), np.asarray(heatmaps)
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
+        raise SightlineError(f"images are {images.dtype} {images.shape}; overlay needs uint8 (B, H, W, 3)")
+    if heatmaps.shape != images.shape[:3]:
+        raise SightlineError(
+            f"heat maps are {heatmaps.shape} and images {images.shape}; overlay needs one heat map of "
+            "the image's size per image: heatmap(maps, (H, W))"
+        )
+    if not 0 <= opacity <= 1:
+        raise SightlineError(f"opacity is {opacity}; it needs a number from 0 to 1")
+    cover = opacity * heatmaps[..., None].astype(np.float32)  # (B, H, W, 1)
+    mixed = (1 - cover) * images + cover * colorize(heatmaps, cmap=cmap)
+    return np.rint(mixed).astype(np.uint8)

@@ -1,0 +1,243 @@
+"""Before the maps: what a model allows to be said about it, in sentences.
+
+>>> head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4)]
+>>> print(preflight(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), *head), (2, 3, 12, 12)))
+Sequential, layer '1': 10x10 cells, 8 channels.
+The head '4' is linear in the pooled layer: maps of classes are exact, and sum to the logit less
+its bias.
+These methods give the same map here, up to a factor: cam, grad_cam, hires_cam, xgrad_cam,
+shapley_cam.
+These methods give the same map here: elementwise_grad_cam, layer_cam.
+No hazards were found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from sightline.attribution import validation
+from sightline.attribution.attribution import in_batches
+from sightline.attribution.context import Case
+from sightline.attribution.hooks import hooked
+from sightline.attribution.layers import Grid, Layer, choose_layer, head_layer, name_of
+from sightline.attribution.wrapped_model import Score, subject_of
+from sightline.errors import SightlineError
+from sightline.models.layers import find_layer
+
+SMALL = 5  # cells along a side: a coarser map says little about where
+
+LINEAR = ("cam", "grad_cam", "hires_cam", "xgrad_cam", "shapley_cam")
+POOLED = ("grad_cam", "hires_cam", "xgrad_cam")
+RECTIFIED = ("elementwise_grad_cam", "layer_cam")
+
+
+@dataclass(frozen=True)
+class Preflight:
+    """What was found out about a model at one layer; `str()` says it in sentences.
+
+    layer: the one asked for, or what `target_layer` finds. grid: its cells, (h, w) or (d, h, w).
+    channels: K. head: the name of the linear module that makes the logits of the mean of this very
+    layer, checked by its numbers, and exact: whether there is one. exact_layer: the layer for which
+    there is (None if for none). coincide: names of methods that give the same map here, up to a
+    positive factor, by identity. hazards: a sentence for each thing to know before believing a map.
+    """
+
+    model: str
+    layer: str
+    grid: tuple[int, ...]
+    channels: int
+    head: str | None
+    exact_layer: str | None
+    coincide: tuple[tuple[str, ...], ...]
+    hazards: tuple[str, ...]
+
+    @property
+    def exact(self) -> bool:
+        return self.head is not None
+
+    def __str__(self) -> str:
+        lines = [f"{self.model}, layer {self.layer!r}: {_cells(self.grid)} cells, {self.channels} channels."]
+        lines.append(_head_sentence(self))
+        for names in self.coincide:
+            factor = "" if names == RECTIFIED else ", up to a factor"
+            lines.append(f"These methods give the same map here{factor}: {', '.join(names)}.")
+        lines.extend(f"Hazard: {hazard}" for hazard in self.hazards)
+        return "\n".join(lines if self.hazards else [*lines, "No hazards were found."])
+
+
+def preflight(
+    model: nn.Module,
+    images: torch.Tensor | Sequence[int],
+    layer: Layer | None = None,
+    *,
+    score: Score | None = None,
+    grid: Grid | None = None,
+) -> Preflight:
+    """Find the head, say whether maps are exact, which methods coincide, and what to beware of.
+
+    images: float (B, C, H, W) as for `explain`, best some real ones; or such a shape, for images of
+    noise. layer: a name or a module, None for what `target_layer` finds. A few passes of a few images.
+
+    Raises SightlineError as `explain` does; a layer without gradient is a hazard, not an error.
+    """
+    if not isinstance(images, torch.Tensor):
+        images = _noise(images)
+    validation.check_images(images)
+    subject = subject_of(model, score)
+    name = name_of(subject.model, layer)
+
+    def visit(some: torch.Tensor) -> Preflight:
+        found = name or choose_layer(subject, some)
+        return _inspect(Case(subject, some, None, found, grid))
+
+    return in_batches(subject, images[:8], [], 8, visit)[0]
+
+
+def _noise(shape: Sequence[int]) -> torch.Tensor:
+    if len(shape) not in (4, 5) or min(shape) < 1:
+        raise SightlineError(f"the shape is {tuple(shape)}; pass (B, C, H, W), such as (1, 3, 32, 32)")
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(0))
+
+
+def _inspect(case: Case) -> Preflight:
+    activations, exact_layer = case.activations, case.layer
+    if case.head is None:
+        exact_layer = head_layer(case.subject, case.images)
+    gradients, hazards = None, []
+    try:
+        gradients = case.gradients
+    except SightlineError as error:
+        hazards.append(f"{error}, or a method without gradients.")
+    return Preflight(
+        model=type(case.model).__name__,
+        layer=case.layer,
+        grid=tuple(activations.shape[2:]),
+        channels=activations.shape[1],
+        head=case.head.name if case.head else None,
+        exact_layer=exact_layer,
+        coincide=_coincide(case, gradients),
+        hazards=(*hazards, *_hazards(case, gradients)),
+    )
+
+
+def _coincide(case: Case, gradients: torch.Tensor | None) -> tuple[tuple[str, ...], ...]:
+    if gradients is None:
+        return ()
+    groups = []
+    if case.head:
+        groups.append(LINEAR)
+    elif _is_constant(gradients):
+        groups.append(POOLED)
+    if (case.activations >= 0).all():
+        groups.append(RECTIFIED)
+    return tuple(groups)
+
+
+def _is_constant(gradients: torch.Tensor) -> bool:
+    """Tell whether each channel's gradient (B, K, h, w) is the same in all cells."""
+    flat = gradients.flatten(2)
+    return bool((flat - flat[:, :, :1]).abs().max() <= 1e-5 * flat.abs().max())
+
+
+def _hazards(case: Case, gradients: torch.Tensor | None) -> list[str]:
+    return [
+        sentence
+        for sentence in (
+            _coarse(case),
+            _overwritten(case),
+            _extra_tokens(case),
+            _silent(case, gradients),
+            _negative(case),
+            _frozen(case),
+        )
+        if sentence
+    ]
+
+
+def _coarse(case: Case) -> str | None:
+    size = case.activations.shape[2:]
+    if min(size) >= SMALL:
+        return None
+    finer = choose_layer(case.subject, case.images)
+    mend = f"layer {finer!r} is finer" if finer != case.layer else "no later layer of this model is finer"
+    return f"the map has {_cells(size)} cells, too few to say where; {mend}."
+
+
+def _overwritten(case: Case) -> str | None:
+    kept: list[tuple[torch.Tensor, int]] = []
+
+    def keep(name: str, inputs: tuple, output: object) -> None:
+        if isinstance(output, torch.Tensor):
+            kept.append((output, output._version))
+
+    with hooked(case.model, {case.layer: find_layer(case.model, case.layer)}, keep):
+        case.subject.logits(case.images[:1])
+    if all(output._version == version for output, version in kept):
+        return None
+    return (
+        "an in-place operation overwrites what this layer puts out; the maps here are made from a copy, "
+        "but a tool that keeps the tensor itself shows what came after."
+    )
+
+
+def _extra_tokens(case: Case) -> str | None:
+    count = case.extra_tokens
+    if not count:
+        return None
+    tokens = "1 token has" if count == 1 else f"{count} tokens have"
+    return f"{tokens} no place in the image (class, distillation, register): no map shows what they carry."
+
+
+def _silent(case: Case, gradients: torch.Tensor | None) -> str | None:
+    if gradients is None:
+        return None
+    count = int((gradients == 0).flatten(1).all(dim=1).sum())
+    if not count:
+        return None
+    return (
+        f"the predicted logit does not react to this layer (zero gradient) for {count} of {len(gradients)} "
+        f"images; choose an earlier layer, such as {choose_layer(case.subject, case.images)!r}."
+    )
+
+
+def _negative(case: Case) -> str | None:
+    share = float((case.activations < 0).double().mean())
+    if not share:
+        return None
+    return (
+        f"{share:.0%} of what the layer puts out is below 0, as it is not the output of a ReLU: xgrad_cam "
+        "and grad_cam_plus_plus divide by sums that may cancel; prefer grad_cam or hires_cam."
+    )
+
+
+def _frozen(case: Case) -> str | None:
+    parameters = list(case.model.parameters())
+    count = sum(not parameter.requires_grad for parameter in parameters)
+    if not count:
+        return None
+    return (
+        f"{count} of {len(parameters)} parameters are frozen: maps do not need their gradients, but tools "
+        "that hook a backward pass through them may see none."
+    )
+
+
+def _cells(size: Sequence[int]) -> str:
+    return "x".join(map(str, size))
+
+
+def _head_sentence(found: Preflight) -> str:
+    if found.head:
+        return (
+            f"The head {found.head!r} is linear in the pooled layer: maps of classes are exact, and sum to "
+            "the logit less its bias."
+        )
+    if found.exact_layer:
+        return (
+            f"Maps are approximate at this layer, and exact at {found.exact_layer!r}, which is pooled for a "
+            "linear head."
+        )
+    return "Maps are approximate: no layer was found that is pooled for a linear head."

@@ -1,0 +1,130 @@
+"""A model as it is explained: out of its wrapping, in the caller's precision, with logits (B, C).
+
+The linear head behind global average pooling, found by its shape and believed only by its numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from sightline.attribution import validation
+from sightline.attribution.hooks import recorded
+from sightline.models.device import device_of
+
+Score = Callable[[Any], torch.Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """model: without wrapping. read: from its output to logits (M, C), or one score each (M,).
+
+    autocast: the dtype of the caller's mixed precision; None where there is none.
+    """
+
+    model: nn.Module
+    read: Score | None = None
+    autocast: torch.dtype | None = None
+
+    @property
+    def device(self) -> torch.device:
+        return device_of(self.model)
+
+    def logits(self, images: torch.Tensor, count: int | None = None) -> torch.Tensor:
+        """Return the logits (M, C) of one forward pass, float32 or float64; scores (M,) become (M, 1).
+
+        count: M, where it is not the number of images. Raises SightlineError for any other output.
+        """
+        if self.autocast is None:
+            output = self.model(images)
+        else:  # without its cache: weights cast here would have no graph for the caller's own training
+            with torch.autocast(images.device.type, self.autocast, cache_enabled=False):
+                output = self.model(images)
+        output = output if self.read is None else self.read(output)
+        count = len(images) if count is None else count
+        return widened(validation.check_logits(output, count, scored=self.read is not None))
+
+    def record(
+        self, images: torch.Tensor, layers: Mapping[str, nn.Module]
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Return the logits and, joined to them by a graph, what each layer put out in the same pass.
+
+        Raises SightlineError for a layer that did not run, ran twice, or put out no tensor of floats.
+        """
+        with recorded(self.model, layers) as outputs:
+            logits = self.logits(images)
+        validation.check_ran(layers, outputs)
+        return logits, outputs
+
+
+def subject_of(model: nn.Module, score: Score | None = None) -> Subject:
+    """Return the model as it is to be explained here and now, under the caller's autocast."""
+    model = unwrapped(model)
+    validation.check_model(model)
+    kind = device_of(model).type
+    mixed = torch.is_autocast_enabled(kind)
+    return Subject(model, score, torch.get_autocast_dtype(kind) if mixed else None)
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """Return the module inside torch.compile, DataParallel and DistributedDataParallel."""
+    while True:
+        if isinstance(inner := getattr(model, "_orig_mod", None), nn.Module):
+            model = inner
+        elif isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
+            model = model.module
+        else:
+            return model
+
+
+def widened(tensor: torch.Tensor) -> torch.Tensor:
+    """Return half precision as float32; float32 and float64 stay."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
+@dataclass(frozen=True, eq=False)
+class Head:
+    """y_c = b_c + sum_k w_ck mean(A_k). name: of the module that holds it; weight: (C, K); bias: (C,)."""
+
+    name: str
+    weight: torch.Tensor
+    bias: torch.Tensor
+
+
+def find_head(subject: Subject, pooled: torch.Tensor, logits: torch.Tensor) -> Head | None:
+    """Return the head for which the logits (B, C) are weight @ pooled + bias; None if none is.
+
+    pooled: the mean of A over its cells, (B, K), of the same pass. Candidates are linear layers, and
+    convolutions of a single cell, from K to C. Dropout does nothing in evaluation mode; whatever else
+    is in between (a hidden layer, max pooling, a scale) changes the numbers, and is told by that.
+    """
+    scale = logits.abs().max().clamp(min=torch.finfo(logits.dtype).tiny)
+    for name, module in subject.model.named_modules():
+        head = _linear(name, module)
+        if head is None or head.weight.shape != (logits.shape[1], pooled.shape[1]):
+            continue
+        expected = F.linear(pooled, head.weight.to(pooled), head.bias.to(pooled))
+        # Half precision leaves two digits or three; B times C numbers that agree so far are no accident.
+        half = subject.autocast is not None or module.weight.dtype.itemsize < 4  # type: ignore[union-attr]
+        if (expected - logits).abs().max() <= (3e-2 if half else 3e-3) * scale:
+            return head
+    return None
+
+
+def _linear(name: str, module: nn.Module) -> Head | None:
+    weight = getattr(module, "weight", None)
+    if isinstance(module, nn.Conv2d | nn.Conv3d):
+        single = set(module.kernel_size) == set(module.stride) == {1} and module.groups == 1
+        fits = single and not any(module.padding)
+    else:
+        fits = isinstance(module, nn.Linear)
+    if not fits or not isinstance(weight, torch.Tensor):
+        return None
+    weight = widened(weight.detach().flatten(1))
+    bias = getattr(module, "bias", None)
+    return Head(name, weight, weight.new_zeros(len(weight)) if bias is None else widened(bias.detach()))

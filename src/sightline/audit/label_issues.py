@@ -1,0 +1,273 @@
+"""Which labels are probably wrong: from probabilities, from the course of training, and do the two agree.
+
+    >>> labels = np.array([0, 0, 1, 1])
+    >>> p = np.array([[0.9, 0.1], [0.05, 0.95], [0.2, 0.8], [0.3, 0.7]])
+    >>> label_suspects(labels, p)[["label", "suggested", "issue"]].values.tolist()[1]
+    [0, 1, True]
+
+Suspicion is in [0, 1] everywhere: above 1/2 the model speaks for another class. `issue` is the shorter list
+to read first. Nothing here proves a label wrong: a hard image looks the same to a model.
+
+Which training labels are probably wrong, from how their margins went while the model was trained.
+
+How far two lists agree, and how far a list agrees with a truth that was planted.
+
+>>> precision_recall(found=[3, 5, 8], planted=[3, 8, 9, 10])
+ListQuality(found=3, planted=4, hits=2, precision=0.6666666666666666, recall=0.5)
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+
+from sightline.audit.validation import CHUNK, best_other, labelled, of_label
+from sightline.errors import SightlineError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from numpy.typing import ArrayLike
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """The overlap of the tops of two rankings of the same images.
+
+    top: how many images of each were taken. both: indices that both list, in the order of their mean rank.
+    jaccard: |both| / |either|. by_chance: the jaccard of two lists whose overlap is that of random lists.
+    """
+
+    top: int
+    both: np.ndarray
+    jaccard: float
+    by_chance: float
+
+
+def suspect_agreement(a: ArrayLike, b: ArrayLike, *, top: int) -> Agreement:
+    """Compare the `top` most suspicious images of two scores (N,) of the same images, high first.
+
+    Equal scores stand in data order; NaN stands last. Raises SightlineError unless 1 <= top <= N.
+    """
+    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    if a.ndim != 1 or a.shape != b.shape:
+        raise SightlineError(f"the scores are {a.shape} and {b.shape}; two rankings need the same (N,)")
+    if not 1 <= top <= len(a):
+        raise SightlineError(f"the top {top} of {len(a)} images; from 1 to the number of images fit")
+    top_a, top_b = (np.argsort(-scores, kind="stable")[:top] for scores in (a, b))
+    both, first, second = np.intersect1d(top_a, top_b, return_indices=True)
+    both = both[np.argsort(first + second, kind="stable")]
+    chance = top**2 / len(a)
+    return Agreement(top, both, len(both) / (2 * top - len(both)), chance / (2 * top - chance))
+
+
+@dataclass(frozen=True)
+class ListQuality:
+    """A list beside the truth: sizes, hits, precision (hits / found), recall (hits / planted)."""
+
+    found: int
+    planted: int
+    hits: int
+    precision: float
+    recall: float
+
+
+def precision_recall(found: ArrayLike, planted: ArrayLike) -> ListQuality:
+    """Compare a list of indices with the planted ones; the order does not count, nor does a repetition."""
+    found, planted = np.unique(np.asarray(found, int)), np.unique(np.asarray(planted, int))
+    hits = len(np.intersect1d(found, planted))
+    nan = float("nan")
+    return ListQuality(
+        found=len(found),
+        planted=len(planted),
+        hits=hits,
+        precision=hits / len(found) if len(found) else nan,
+        recall=hits / len(planted) if len(planted) else nan,
+    )
+
+
+def self_confidence(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """Return p_y, (N,) in [0, 1]: low where the image is strange to its label, or to every class."""
+    return of_label(labels, probabilities)
+
+
+def normalized_margin(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """Return (p_y - max_{k != y} p_k + 1) / 2, (N,) in [0, 1]: low where another class fits better."""
+    others = probabilities[np.arange(len(labels)), best_other(labels, probabilities)]
+    return (of_label(labels, probabilities) - others + 1) / 2
+
+
+def confident_thresholds(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """Return t_k, the mean p_k of the images labelled k: (C,), infinite for a class without images.
+
+    Source: Northcutt, Jiang & Chuang (2021), "Confident learning", eq. 2.
+    """
+    classes = probabilities.shape[1]
+    count = np.bincount(labels, minlength=classes)
+    total = np.bincount(labels, of_label(labels, probabilities), classes)
+    return np.divide(total, count, out=np.full(classes, np.inf), where=count > 0)
+
+
+def confident_joint(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """Count the images of each label (row) that are confidently of each class (column): (C, C) int64.
+
+    Northcutt et al. (2021), eq. 1, uncalibrated: an image counts for the most probable of the classes
+    whose threshold it reaches, and for none if it reaches none. What is off the diagonal estimates how
+    often one class is labelled as another.
+    """
+    places, classes = _confident_class(labels, probabilities), probabilities.shape[1]
+    known = places >= 0
+    cells = labels[known] * classes + places[known]
+    return np.bincount(cells, minlength=classes**2).reshape(classes, classes)
+
+
+def off_diagonal(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """Return the images that `confident_joint` counts off its diagonal, (N,) bool.
+
+    Those whose label is the most probable class after all are left out. It is what cleanlab's
+    `find_label_issues(filter_by="confident_learning")` finds, except where an image reaches several
+    thresholds but not that of its most probable class: cleanlab then counts that class, eq. 1 the most
+    probable of those it reached.
+    """
+    places = _confident_class(labels, probabilities)
+    return (places >= 0) & (places != labels) & (probabilities.argmax(axis=1) != labels)
+
+
+def noise_rate_pruning(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """Return cleanlab's `find_label_issues`, (N,) bool: pruned by the noise rate of each pair of classes.
+
+    For probabilities of images that did not train the model: of a test split, or from folds. Raises
+    SightlineError where the extra `cleanlab` is not installed.
+    """
+    try:
+        from cleanlab.filter import find_label_issues
+    except ImportError:
+        raise SightlineError(
+            "confident learning with pruning needs cleanlab; pip install 'sightline[cleanlab]'"
+        ) from None
+    return np.asarray(find_label_issues(labels, probabilities, n_jobs=1))
+
+
+def label_suspects(
+    labels: ArrayLike,
+    probabilities: ArrayLike,
+    *,
+    quality: Callable[[np.ndarray, np.ndarray], np.ndarray] = normalized_margin,
+    find: Callable[[np.ndarray, np.ndarray], np.ndarray] = off_diagonal,
+) -> pd.DataFrame:
+    """Return how suspicious each label is, a row per image in data order.
+
+    labels: (N,). probabilities: (N, C) of a model that was not trained on these images: on its own training
+    images a model repeats their labels. quality: a function of both, (N,) in [0, 1], low where the label is
+    doubtful: `normalized_margin`, `self_confidence`. find: a function of both, (N,) bool: `off_diagonal`,
+    `noise_rate_pruning`. Columns: index, label, suggested (the most probable other class), suspicion
+    (1 - quality), issue (bool).
+    """
+    labels, probabilities = labelled(labels, probabilities)
+    suggested = best_other(labels, probabilities)
+    suspicion = 1 - np.asarray(quality(labels, probabilities), np.float64)
+    return suspect_table(labels, suggested, suspicion, np.asarray(find(labels, probabilities)))
+
+
+def _confident_class(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """The most probable class among those whose threshold the image reaches, (N,); -1 for none."""
+    thresholds = confident_thresholds(labels, probabilities) - 1e-6  # cleanlab's tolerance
+    found = np.empty(len(labels), np.int64)
+    for start in range(0, len(labels), CHUNK):
+        rows = probabilities[start : start + CHUNK]
+        reached = rows >= thresholds  # (n, C)
+        best = np.where(reached, rows, -1.0).argmax(axis=1)
+        found[start : start + CHUNK] = np.where(reached.any(axis=1), best, -1)
+    return found
+
+
+def suspect_table(
+    labels: np.ndarray, suggested: np.ndarray, suspicion: np.ndarray, issue: np.ndarray
+) -> pd.DataFrame:
+    """Return what every list of suspects holds: index, label, suggested, suspicion, issue."""
+    import pandas as pd
+
+    return pd.DataFrame(
+        {
+            "index": np.arange(len(labels)),
+            "label": labels,
+            "suggested": suggested,
+            "suspicion": suspicion,
+            "issue": issue.astype(bool),
+        }
+    )
+
+
+_FITTED = 50_000  # values that the mixture is fitted to: even quantiles of all
+_STRONG = 10.0  # difference of BIC that Kass & Raftery (1995) call very strong
+
+
+def suspects_from_dynamics(
+    labels: ArrayLike, aum: ArrayLike, mean_probability: ArrayLike, suggested: ArrayLike
+) -> pd.DataFrame:
+    """Return how suspicious each training label is, a row per image in data order.
+
+    labels, suggested: (N,) classes; suggested is what the model says in the label's place. aum: (N,) area
+    under the margin, in logits (Pleiss 2020). mean_probability: (N,) of the label over the epochs. NaN where
+    an image was not trained on.
+
+    Columns: index, label, suggested, suspicion, posterior, issue. suspicion is 1 / (1 + exp(aum)): the share
+    that the label's rival gets of the two at the mean margin. posterior is the probability that an image
+    with a negative area belongs to the lower of two normal groups (0 for a positive one); its sum
+    estimates the number of wrong labels. issue: a posterior above 1/2 and a mean probability below 1/2.
+
+    Where we deviate: Pleiss et al. find the threshold by training again with a class of planted wrong labels.
+    Here it comes from the areas alone, as where two fitted normal groups weigh the same, and only if there
+    are two: they fit very much better than one (BIC), the upper one was learnt, and the lower one was not
+    (its mean is negative). A clean set has no issues, and neither has one whose few wrong labels are lost
+    among many hard images: they still rank high.
+    """
+    labels, aum, mean_probability, suggested = map(np.asarray, (labels, aum, mean_probability, suggested))
+    if not labels.shape == aum.shape == mean_probability.shape == suggested.shape or labels.ndim != 1:
+        raise SightlineError(
+            f"labels are {labels.shape}, aum {aum.shape}, mean_probability {mean_probability.shape} and "
+            f"suggested {suggested.shape}; all need the same (N,)"
+        )
+    posterior = _low_group(aum.astype(np.float64))
+    issue = (posterior > 0.5) & (mean_probability < 0.5)
+    table = suspect_table(labels, suggested, 1 / (1 + np.exp(np.clip(aum, -700, 700))), issue)
+    table.insert(4, "posterior", posterior)
+    return table
+
+
+def _low_group(aum: np.ndarray) -> np.ndarray:
+    """The probability that each image belongs to the lower of two normal groups, (N,); 0 if aum >= 0."""
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.mixture import GaussianMixture
+
+    posterior, seen = np.zeros(len(aum)), np.sort(aum[~np.isnan(aum)])
+    if len(seen) > _FITTED:
+        seen = seen[np.linspace(0, len(seen) - 1, _FITTED).astype(int)]
+    if len(seen) < 20 or seen[0] >= 0 or seen[0] == seen[-1]:
+        return posterior
+    values, spread = seen[:, None], seen.var()
+    start = np.quantile(seen, [0.01, 0.5])[:, None]  # few wrong labels below, the rest around the median
+    two = GaussianMixture(
+        2,
+        weights_init=np.array([0.02, 0.98]),
+        means_init=start,
+        precisions_init=np.full((2, 1, 1), 1 / spread),
+        reg_covar=1e-6 * spread,
+        tol=1e-5,
+        max_iter=1000,
+        random_state=0,
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # where it still moves, the test below decides
+        two.fit(values)
+    means = cast(np.ndarray, two.means_)[:, 0]
+    gain = GaussianMixture(1).fit(values).bic(values) - two.bic(values)
+    if gain < _STRONG or not means.min() < 0 < means.max():
+        return posterior
+    below = np.flatnonzero((aum < 0) & (aum < means.max()))
+    if len(below):
+        posterior[below] = two.predict_proba(aum[below, None])[:, means.argmin()]
+    return posterior

@@ -1,0 +1,153 @@
+"""The commands that judge finished runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from sightline.cli import options
+from sightline.cli.app import app
+from sightline.cli.options import PATH, emit, emit_headline
+
+
+@app.command()
+@click.argument("run", type=PATH)
+@options.device
+@options.as_json
+@options.quiet
+@options.debug
+def analyze(run: Path, device: str, as_json: bool, quiet: bool) -> None:
+    """Predict, rank and explain again with the weights of RUN."""
+    from sightline.cli.console import reporter
+    from sightline.distributed import leader_does
+    from sightline.runs import analyze as analyze_run
+    from sightline.runs import load_run
+
+    opened = leader_does(lambda: load_run(run))
+    with reporter(to_stderr=as_json, quiet=quiet) as log:
+        analyze_run(opened, opened.data(), device=device, reporter=log)
+    emit_headline(opened, as_json=as_json)
+
+
+@app.command()
+@click.argument("run", type=PATH)
+@click.option(
+    "--folds",
+    type=click.IntRange(min=2),
+    help="Also judge training labels by this many models that have not seen them.",
+)
+@click.option(
+    "--beside",
+    type=PATH,
+    multiple=True,
+    metavar="RUN",
+    help="Find ambiguous images by this run's answers too, of another seed say; may be given several times.",
+)
+@options.device
+@options.as_json
+@options.quiet
+@options.debug
+def audit(
+    run: Path, folds: int | None, beside: tuple[Path, ...], device: str, as_json: bool, quiet: bool
+) -> None:
+    """Say why RUN errs, and what to fix first.
+
+    Which mistakes are label errors, leaks, shortcuts or real; the page in RUN shows it with its images.
+    """
+    from sightline.cli.console import print_table, reporter
+    from sightline.report import write_report
+    from sightline.runs import audit_run, existing_folder
+
+    folder = existing_folder(run)
+    with reporter(to_stderr=as_json, quiet=quiet) as log:
+        found = audit_run(folder, folds=folds or 0, beside=beside, device=device, reporter=log)
+    page = write_report(folder)
+    emit({**found.facts, "report": str(page)}, as_json=as_json)
+    if not as_json:
+        causes = found.facts["budget"]["causes"]
+        rows = [(row["cause"], str(row["count"]), f"{100 * row['share']:.1f} %") for row in causes]
+        print_table(("cause of the mistakes", "count", "share"), rows)
+        fixes = [(fix["title"], _gain(fix)) for fix in found.facts["fixes"]]
+        print_table(("what to fix first", "expected gain"), fixes)
+        click.echo(str(page))
+
+
+def _gain(fix: Mapping[str, Any]) -> str:
+    gain = fix["gain"]
+    if gain is None:
+        return "known after training again"
+    return f"{gain['value']:+.2f} ({gain['low']:+.2f} to {gain['high']:+.2f}) {gain['unit']}"
+
+
+@app.command()
+@click.argument("a", type=PATH)
+@click.argument("b", type=PATH)
+@click.option("--out", type=PATH, help="The page  [default: B/compare-A.html]")
+@options.as_json
+@options.debug
+def compare(a: Path, b: Path, out: Path | None, as_json: bool) -> None:
+    """Say what run B gained over run A.
+
+    Images fixed, broken and churned, whether chance explains it, and a page that shows them.
+    """
+    from sightline.cli.console import print_table
+    from sightline.runs import compare_runs, existing_folder
+
+    first, second = existing_folder(a), existing_folder(b)
+    page = out or second / f"compare-{first.name}.html"
+    found = compare_runs(first, second, page)
+    emit({**found.to_dict(), "page": str(page)}, as_json=as_json)
+    if as_json:
+        return
+    low, high = found.interval
+    rows = [
+        ("accuracy", f"{100 * found.accuracy_a:.2f} % to {100 * found.accuracy_b:.2f} %"),
+        ("difference", f"{100 * found.difference:+.2f} points ({100 * low:+.2f} to {100 * high:+.2f})"),
+        ("McNemar's p", f"{found.p:.3g}"),
+        *((name, str(len(getattr(found, name)))) for name in ("fixed", "broken", "churned")),
+    ]
+    print_table(("", f"{first.name} to {second.name}"), rows)
+    click.echo(str(page))
+
+
+@app.command()
+@click.argument("run", type=PATH)
+@click.argument("images", type=PATH, nargs=-1, required=True)
+@click.option("--target", help="Class to explain  [default: the predicted one]")
+@click.option("--layer", help="Layer to explain at  [default: the run's main one]")
+@click.option("--method", help="Method, or auto for the most faithful  [default: the run's]")
+@click.option("--out", type=PATH, help="Folder for the heat maps  [default: RUN/explained]")
+@options.device
+@options.as_json
+@options.debug
+def explain(run, images, target, layer, method, out, device, as_json) -> None:
+    """Classify picture files with RUN and draw where the model looked."""
+    from sightline.cli.console import print_table
+    from sightline.runs import explain_pictures
+
+    rows = explain_pictures(run, images, out=out, target=target, layer=layer, method=method, device=device)
+    emit(rows, as_json=as_json)
+    if not as_json:
+        print_table(("image", "predicted", "top 5", "heat map"), [_picture_cells(row) for row in rows])
+
+
+def _picture_cells(row: Mapping[str, Any]) -> tuple[str, ...]:
+    top = ", ".join(f"{entry['class']} {100 * entry['probability']:.1f} %" for entry in row["top"])
+    note = "" if row["status"] == "ok" else f" ({row['status']})"
+    return row["image"], row["predicted"], top, row["heatmap"] + note
+
+
+@app.command()
+@click.argument("run", type=PATH)
+@options.as_json
+@options.debug
+def report(run: Path, as_json: bool) -> None:
+    """Write the report of RUN again from its saved data."""
+    from sightline.report import write_report
+    from sightline.runs import existing_folder
+
+    path = write_report(existing_folder(run))
+    emit({"report": str(path)}, as_json=as_json, text=str(path))

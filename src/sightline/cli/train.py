@@ -1,0 +1,153 @@
+"""The commands that train."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from sightline.cli import options
+from sightline.cli.app import app
+from sightline.cli.options import PATH, all_changes, emit, emit_headline
+from sightline.errors import SightlineError
+
+if TYPE_CHECKING:
+    from sightline.runs import Reporter, Run
+
+
+@contextmanager
+def _begun(
+    recipe: str,
+    given: Mapping[str, Any],
+    *,
+    changes: Sequence[str],
+    device: str,
+    out: Path | None,
+    resume: Path | None,
+    as_json: bool,
+    quiet: bool,
+) -> Iterator[tuple[Run, Reporter]]:
+    """Yield a new or resumed run and its reporter; Ctrl-C ends with a line that says how to go on."""
+    from sightline.cli.console import reporter
+    from sightline.distributed import is_lost, leader_does
+    from sightline.models import keep_freed_memory
+    from sightline.runs import load_run, start_run
+
+    keep_freed_memory()
+    if resume is None:
+        changed = all_changes(changes, given)
+        begun = start_run(recipe or "shapes-quick", changes=changed, out=out, device=device)
+    elif recipe or out or changes or any(value is not None for value in given.values()):
+        raise click.UsageError("--resume goes on with the run's own recipe and folder; give it alone")
+    else:
+        begun = leader_does(lambda: load_run(resume))
+    try:
+        with reporter(to_stderr=as_json, quiet=quiet) as log:
+            yield begun, log
+    except KeyboardInterrupt:
+        raise SightlineError(
+            f"stopped, and what was done is kept; go on with: sightline run --resume {begun.folder}"
+        ) from None
+    except Exception as error:
+        if is_lost(error):
+            raise SightlineError(
+                "another process of this job ended, and what was done is kept; go on, with as many processes "
+                f"as you like, with: sightline run --resume {begun.folder}"
+            ) from error
+        raise
+
+
+@app.command()
+@click.argument("recipe", default="")
+@options.recipe
+@options.folder
+@options.as_json
+@options.quiet
+@options.debug
+def run(recipe, changes, device, out, resume, as_json, quiet, **given) -> None:
+    """Train, predict, rank mistakes, explain, report.
+
+    RECIPE is a name ('sightline recipes' lists them) or a .toml file; without one, shapes-quick, which
+    needs no download.
+    """
+    from sightline.runs import finish_run
+
+    where = {"changes": changes, "device": device, "out": out, "resume": resume}
+    with _begun(recipe, given, **where, as_json=as_json, quiet=quiet) as (begun, log):
+        finish_run(begun, device=device, reporter=log)
+    emit_headline(begun, as_json=as_json, text=str(begun.report) if quiet else "")
+
+
+@app.command()
+@click.argument("recipe", default="")
+@options.recipe
+@options.folder
+@options.as_json
+@options.quiet
+@options.debug
+def train(recipe, changes, device, out, resume, as_json, quiet, **given) -> None:
+    """Train only; 'analyze' and 'report' can follow."""
+    from sightline.distributed import leads
+    from sightline.runs import train as train_run
+
+    where = {"changes": changes, "device": device, "out": out, "resume": resume}
+    with _begun(recipe, given, **where, as_json=as_json, quiet=quiet) as (begun, log):
+        history = train_run(begun, begun.data(), device=device, reporter=log)
+    if leads():
+        emit({"run": str(begun.folder), **history.epochs[-1]}, as_json=as_json, text=str(begun.folder))
+
+
+@app.command("find-lr")
+@click.argument("recipe")
+@options.recipe
+@click.option("--sweeps", type=click.IntRange(min=1), default=3, show_default=True, help="One seed each.")
+@click.option("--trials/--no-trials", default=True, help="Short trainings after each sweep  [default: yes]")
+@click.option(
+    "--apply", is_flag=True, help="Write the rate into RECIPE, or a shipped one into a new NAME.toml."
+)
+@click.option(
+    "--out", type=PATH, help="Folder for table, plot and new recipe  [default: runs/find-lr-RECIPE-N, here]"
+)
+@options.as_json
+@options.quiet
+@options.debug
+def find_lr(recipe, changes, device, sweeps, trials, apply, out, as_json, quiet, **given) -> None:
+    """Suggest a learning rate for RECIPE.
+
+    By the range test (Smith 2015) and short trainings, with the rules of others beside it.
+    """
+    from sightline import distributed
+    from sightline.cli.console import reporter
+    from sightline.report import write_range_test
+    from sightline.runs import (
+        apply_rate,
+        describe_range_test,
+        new_folder,
+        range_test,
+        recipe_data,
+        recipe_file,
+    )
+    from sightline.training import load_recipe
+
+    if apply and (changes or given["data"] or given["epochs"]):
+        raise click.UsageError("--apply writes the rate alone; write the other changes into the recipe first")
+    checked = load_recipe(recipe, all_changes(changes, given))
+    # Before the sweeps, which take their time.
+    target = distributed.leader_does(lambda: recipe_file(recipe, out)) if apply else None
+    data = distributed.machine_first(lambda: recipe_data(checked))
+    how = {"sweeps": sweeps, "trials": trials, "device": device}
+    with reporter(to_stderr=as_json, quiet=quiet) as log:
+        found = range_test(checked, data, **how, reporter=log)
+    if not distributed.leads():
+        return
+    folder = new_folder(f"find-lr-{checked.name}", out)
+    found.save(folder)
+    lines = [describe_range_test(found), str(write_range_test(folder))]
+    result = {name: getattr(found, name) for name in ("suggestion", "recommended", "suggestions", "ranges")}
+    if target is not None:
+        lines.append(apply_rate(*target, found.suggestion))
+        result["recipe"] = str(target[0])
+    emit(result | {"folder": str(folder)}, as_json=as_json, text="\n".join(lines))

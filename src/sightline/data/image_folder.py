@@ -1,0 +1,132 @@
+"""Image folders: `train/CLASS/*` and `test/CLASS/*`, or `CLASS/*` split by seed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from sightline.data.dataset import Dataset, Split
+from sightline.data.image_files import (
+    ImageFiles,
+    memory_size,
+    picture_sizes,
+    picture_suffixes,
+    picture_sums,
+    read_images,
+)
+from sightline.data.splits import stratified_split
+from sightline.errors import SightlineError
+
+KEPT_SIZE = 256  # pixels: the longest side of pictures that are taken as they are
+DEFAULT_SIZE = 64  # pixels: the side that other pictures are brought to
+MEMORY_SHARE = 0.25  # of the memory, for decoded pictures; loading them takes up to three times as much
+
+Files = list[tuple[str, int]]  # each with its label; a Path takes several times the memory of its text
+
+
+def load_folder(
+    folder: str | Path,
+    *,
+    image_size: int | None = None,
+    test_fraction: float = 0.2,
+    seed: int = 0,
+    stream: bool | Literal["auto"] = "auto",
+) -> Dataset:
+    """Return the pictures below `folder`; each folder in it is a class, in alphabetical order.
+
+    With a folder `train`, its classes are trained on and those of `test`, `val` or `valid` (the first
+    that exists) are tested; otherwise the share `test_fraction` of each class, drawn by `seed`.
+    image_size: side of the square that pictures are scaled (shorter side) and cropped (centre) to.
+    Without it they stay as they are if all have one size of at most 256 pixels, and become 64x64
+    otherwise. Files that cannot be read are left out and named in `Dataset.skipped`.
+    stream: True leaves the pictures in their files and decodes them each time they are used, False keeps
+    them in memory, "auto" streams what would take more than a quarter of the memory. Either way every file is
+    decoded once now, to know what can be read, and all results are the same.
+    Raises SightlineError for fewer than two classes, a class with no picture that can be read, or a
+    class that is tested and never trained on.
+    """
+    root = Path(folder)
+    train_root, test_root = _roots(root)
+    class_names = _class_folders(train_root)
+    if len(class_names) < 2:
+        raise SightlineError(
+            f"{train_root} has {len(class_names)} class folders; a data set needs two or more, each with its "
+            "pictures (CLASS/*, or train/CLASS/* and test/CLASS/*)"
+        )
+    files = _list_files(train_root, class_names, class_names)
+    tested = _list_files(test_root, _class_folders(test_root), class_names) if test_root else []
+    size = (image_size, image_size) if image_size else _common_size([path for path, _ in files + tested])
+    if stream == "auto":
+        stream = 3 * size[0] * size[1] * len(files + tested) > MEMORY_SHARE * memory_size()
+    train, skipped = _read(root, files, size, stream)
+    if test_root:
+        test, skipped_too = _read(root, tested, size, stream)
+        skipped += skipped_too
+    else:
+        chosen = stratified_split(train.labels, test_fraction=test_fraction, seed=seed)
+        train, test = train.take(chosen[0]), train.take(chosen[1])
+    source = f"{root}, streamed" if stream else str(root)
+    return Dataset(root.resolve().name, class_names, train, test, source=source, skipped=tuple(skipped))
+
+
+def _roots(root: Path) -> tuple[Path, Path | None]:
+    """The folder of classes to train on, and that to test on, if there is one."""
+    if not (root / "train").is_dir():
+        return root, None
+    tests = [root / name for name in ("test", "val", "valid") if (root / name).is_dir()]
+    return root / "train", tests[0] if tests else None
+
+
+def _class_folders(root: Path) -> tuple[str, ...]:
+    return tuple(sorted(path.name for path in root.iterdir() if path.is_dir() and path.name[0] != "."))
+
+
+def _list_files(root: Path, folders: tuple[str, ...], class_names: tuple[str, ...]) -> Files:
+    files: Files = []
+    if not folders:
+        raise SightlineError(f"{root} has no class folders; it needs those of train/, or remove it")
+    for name in folders:
+        if name not in class_names:
+            raise SightlineError(f"{root} has the class {name!r}, which is not in train/; add it there")
+        found = [path for path in sorted((root / name).rglob("*")) if _is_picture(path, root)]
+        if not found:
+            raise SightlineError(f"the class folder {root / name} has no picture; add some or remove it")
+        files += [(str(path), class_names.index(name)) for path in found]
+    return files
+
+
+def _is_picture(path: Path, root: Path) -> bool:
+    hidden = any(part[0] == "." for part in path.relative_to(root).parts)
+    return not hidden and path.suffix.lower() in picture_suffixes() and path.is_file()
+
+
+def _common_size(paths: list[str]) -> tuple[int, int]:
+    sizes = {size for size in picture_sizes(paths) if not isinstance(size, str)}
+    if len(sizes) == 1 and max(only := sizes.pop()) <= KEPT_SIZE:
+        return only
+    return DEFAULT_SIZE, DEFAULT_SIZE
+
+
+def _read(root: Path, files: Files, size: tuple[int, int], stream: bool) -> tuple[Split, list[str]]:
+    """The pictures that can be read, and a line for each that cannot."""
+    paths = [path for path, _ in files]
+    results = picture_sums(paths, size=size) if stream else read_images(paths, size=size)
+    skipped, whole, read = [], [], set()
+    for place, ((path, label), result) in enumerate(zip(files, results, strict=True)):
+        if isinstance(result, str):
+            skipped.append(f"{Path(path).relative_to(root)}: {result}")
+        else:
+            whole.append(place)
+            read.add(label)
+    for (path, label), result in zip(files, results, strict=True):
+        if label not in read:
+            name = Path(path).relative_to(root)
+            raise SightlineError(
+                f"no picture in the class folder of {name} can be read ({result}); "
+                "mend it or remove the folder"
+            )
+    stacked = np.stack([result for result in results if not isinstance(result, str)])
+    images = ImageFiles([paths[place] for place in whole], size=size, sums=stacked) if stream else stacked
+    return Split(images, np.array([files[place][1] for place in whole])), skipped

@@ -1,0 +1,315 @@
+"""What a page is made of: sections that hold blocks, all of them plain data.
+
+Strings here are text, never markup; the template escapes every one of them. A block's `kind` names
+the template's macro that draws it.
+
+Blocks of a page with an audit: text and numbers, and places that the page's script fills.
+
+An `href` is an address inside the page, without its #.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from sightline.report.svg import Diagram
+
+
+@dataclass(frozen=True)
+class Link:
+    """Words in a table's cell or a list that lead to a part of the page or a view of the gallery."""
+
+    text: str
+    href: str
+
+
+@dataclass(frozen=True)
+class Thumbs:
+    """Pictures of a split that the script draws from its sheets, each a link to its details."""
+
+    split: str
+    images: tuple[int, ...]
+    kind: ClassVar[str] = "thumbs"
+
+
+@dataclass(frozen=True)
+class Part:
+    """A share of a whole, from `start`, both in [0, 1]. color: its number among the colours of parts."""
+
+    name: str
+    color: int
+    start: float
+    share: float
+    count: str
+    text: str
+    href: str
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Parts that add up to a whole, as one bar and its legend."""
+
+    caption: str
+    parts: tuple[Part, ...]
+    kind: ClassVar[str] = "budget"
+
+
+@dataclass(frozen=True)
+class Fix:
+    """Something to do: what it may gain, why, how, and the images that speak for it."""
+
+    title: str
+    gain: str
+    why: str
+    how: str
+    link: Link | None
+    thumbs: Thumbs | None
+
+
+@dataclass(frozen=True)
+class Fixes:
+    """Ranked fixes; `brief` ones show title and gain alone, with a link to the whole."""
+
+    caption: str
+    fixes: tuple[Fix, ...]
+    brief: bool = False
+    kind: ClassVar[str] = "fixes"
+
+
+@dataclass(frozen=True)
+class Card:
+    """Pictures above a title, linked if it leads somewhere, and lines of text."""
+
+    thumbs: tuple[Thumbs, ...]
+    title: str
+    lines: tuple[str, ...]
+    href: str = ""
+
+
+@dataclass(frozen=True)
+class Cards:
+    """Cards in reading order; `pairs` where two pictures stand beside each other."""
+
+    caption: str
+    cards: tuple[Card, ...]
+    pairs: bool = False
+    kind: ClassVar[str] = "cards"
+
+
+@dataclass(frozen=True)
+class Tool:
+    """A part that works only with the page's script: `name` is the template that draws it."""
+
+    name: str
+    kind: ClassVar[str] = "tool"
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A data URI with its description; or, where there is nothing to draw, a `message` in its place."""
+
+    uri: str
+    alt: str
+    message: str = ""
+    kind: ClassVar[str] = "picture"
+
+
+@dataclass(frozen=True)
+class Note:
+    """A sentence on its own. A warning stands out."""
+
+    text: str
+    warning: bool = False
+    kind: ClassVar[str] = "note"
+
+
+@dataclass(frozen=True)
+class Headline:
+    """The one number of the page, in large type, with what it counts and how sure it is."""
+
+    value: str
+    text: str
+    doubt: str
+    kind: ClassVar[str] = "headline"
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Short labels with short values."""
+
+    rows: tuple[tuple[str, str], ...]
+    kind: ClassVar[str] = "facts"
+
+
+@dataclass(frozen=True)
+class Findings:
+    """Sentences, each with the title and the anchor of the section that shows it."""
+
+    title: str
+    rows: tuple[tuple[str, str, str], ...]
+    kind: ClassVar[str] = "findings"
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A share and its interval, all in [0, 1], drawn inside a table's cell."""
+
+    share: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Column:
+    title: str
+    numeric: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of strings, bars and links. The first cell of a row is its heading."""
+
+    caption: str
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[str | Bar | Link, ...], ...]
+    kind: ClassVar[str] = "table"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A count, how strongly it is shaded (0 to 10), what it says in words, and where it leads."""
+
+    text: str
+    shade: int
+    title: str
+    diagonal: bool
+    href: str = ""
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """A confusion matrix: names of the classes, then one row of cells per true class.
+
+    dense: too many classes for numbers in the cells.
+    """
+
+    caption: str
+    names: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    dense: bool = False
+    kind: ClassVar[str] = "matrix"
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A drawing as wide as the text; `square` for one that is as high as wide."""
+
+    picture: Picture
+    caption: str = ""
+    square: bool = False
+    kind: ClassVar[str] = "chart"
+
+
+@dataclass(frozen=True)
+class SideBySide:
+    """Charts in one row where there is room, one below the other where there is not."""
+
+    charts: tuple[Chart | Diagram, ...]
+    kind: ClassVar[str] = "side_by_side"
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One picture or more of one thing, above a title and lines of text."""
+
+    pictures: tuple[Picture, ...]
+    title: str = ""
+    lines: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """A grid of tiles in reading order; `numbered` when the order is a rank."""
+
+    caption: str
+    tiles: tuple[Tile, ...]
+    numbered: bool = False
+    kind: ClassVar[str] = "tiles"
+
+
+@dataclass(frozen=True)
+class MapColumn:
+    """The map of one class: alone at the layer's resolution, and laid over the picture."""
+
+    heading: str
+    alone: Picture
+    overlay: Picture
+
+
+@dataclass(frozen=True)
+class MapCard:
+    """A picture beside the maps of its classes."""
+
+    tile: Tile
+    columns: tuple[MapColumn, ...]
+
+
+@dataclass(frozen=True)
+class MapCards:
+    caption: str
+    cards: tuple[MapCard, ...]
+    kind: ClassVar[str] = "map_cards"
+
+
+@dataclass(frozen=True)
+class Text:
+    """Preformatted text in a box that scrolls."""
+
+    caption: str
+    text: str
+    kind: ClassVar[str] = "text"
+
+
+@dataclass(frozen=True)
+class Details:
+    """Blocks that open on demand."""
+
+    title: str
+    blocks: tuple[Block, ...]
+    kind: ClassVar[str] = "details"
+
+
+Block = (
+    Note
+    | Headline
+    | Facts
+    | Findings
+    | Table
+    | Matrix
+    | Chart
+    | SideBySide
+    | Tiles
+    | MapCards
+    | Text
+    | Details
+    | Diagram
+    | Thumbs
+    | Budget
+    | Fixes
+    | Cards
+    | Tool
+)
+
+
+@dataclass(frozen=True)
+class Section:
+    """title: its heading. anchor: its id in the page. lead: one sentence that says what to see in it.
+    group: the heading in the navigation under which it stands.
+    """
+
+    title: str
+    anchor: str
+    group: str
+    lead: str
+    blocks: tuple[Block, ...]

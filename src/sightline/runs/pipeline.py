@@ -1,0 +1,258 @@
+"""The whole job: train, predict, rank mistakes, explain, report; and the folder that it leaves.
+
+    run = sightline.run("shapes-quick")
+    run.report          # runs/shapes-quick-1/report.html
+    run.predictions     # one row per test image
+
+Every stage writes its files whole or not at all, and reads those of the stage before: each can be
+done again on its own.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from sightline import distributed
+from sightline.data import DATASETS, Dataset, describe, preview_augmentation
+from sightline.files import sweep, write_text
+from sightline.models import choose_device, choose_precision, load_model, save_model
+from sightline.predictions import Predictions, ViewPredictions, accuracy, write_predictions
+from sightline.predictions.inference import predict_views_shared
+from sightline.report import write_report
+from sightline.runs.analysis import check_methods, explain_galleries, explained_layers, measure, sample_images
+from sightline.runs.audit_stage import keep_audit
+from sightline.runs.faithfulness_stage import measure_belief
+from sightline.runs.find_lr import settle_rate
+from sightline.runs.progress import Printer, Reporter
+from sightline.runs.run_folder import (
+    Run,
+    describe_environment,
+    fit_options,
+    new_folder,
+    recipe_data,
+    recipe_model,
+)
+from sightline.training import (
+    Execution,
+    History,
+    Recipe,
+    describe_epoch,
+    fit,
+    load_recipe,
+    measure_execution,
+    recipe_toml,
+)
+from sightline.training.train_step import freezing
+
+
+def run(
+    recipe: str | Path | Recipe = "shapes-quick",
+    *,
+    changes: Sequence[str] = (),
+    out: str | Path | None = None,
+    device: str = "auto",
+    reporter: Reporter | None = None,
+) -> Run:
+    """Train by a recipe, analyse the test split, write the report; return the run.
+
+    recipe: a name of `RECIPES`, a TOML file, or a Recipe. changes: "section.key=value" on top of it.
+    out: the run's folder, by default the next free `runs/NAME-N`. Raises SightlineError for whatever
+    does not fit, before the folder is made if it can be known by then.
+
+    Where `torch.distributed` is initialised, every process of the group calls this: they train and predict
+    together, and process 0 alone explains, writes and reports.
+    """
+    reporter = reporter or Printer()
+    started = start_run(recipe, changes=changes, out=out, device=device)
+    return finish_run(started, device=device, reporter=reporter)
+
+
+def start_run(
+    recipe: str | Path | Recipe,
+    *,
+    changes: Sequence[str] = (),
+    out: str | Path | None = None,
+    device: str = "auto",
+) -> Run:
+    """Check recipe, data and model, then make the folder with `recipe.toml` and `environment.json`."""
+    return distributed.leader_does(lambda: _start(recipe, changes, out, device))
+
+
+def _start(recipe: str | Path | Recipe, changes: Sequence[str], out: str | Path | None, device: str) -> Run:
+    place = choose_device(device)
+    checked = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, changes)
+    resolved = checked.model_copy(update={"data": checked.data.model_copy(update=_absolute(checked))})
+    data = recipe_data(resolved)
+    preview_augmentation(data, resolved.make_augmentation(data.mean.tolist()), [0])
+    check_methods(resolved.analysis)
+    model = recipe_model(resolved, data)
+    explained_layers(model, data, resolved)
+    with freezing(model, resolved.training.freeze):  # a name that means nothing is told now
+        pass
+    execution = _execution(resolved, model, data, place)
+    chosen = {"precision": execution.precision, "memory_format": execution.memory_format}
+    training = resolved.training.model_copy(update=chosen)
+    resolved = resolved.model_copy(update={"training": training})
+    folder = new_folder(resolved.name, None if out is None else Path(out))
+    resolved = _with_own_fixes(resolved, folder)
+    measured = {"processes": distributed.size(), "execution": execution.describe()}
+    environment = describe_environment(str(place)) | measured
+    write_text(folder / "environment.json", json.dumps(environment, indent=2))
+    write_text(folder / "recipe.toml", recipe_toml(resolved))
+    return Run(folder, resolved)
+
+
+def _with_own_fixes(recipe: Recipe, folder: Path) -> Recipe:
+    """The recipe with a copy of its decisions in the run's folder, which then stands for itself."""
+    if not recipe.data.fixes:
+        return recipe
+    own = (folder / "fixes.json").absolute()
+    write_text(own, Path(recipe.data.fixes).read_text(encoding="utf-8"))
+    return recipe.model_copy(update={"data": recipe.data.model_copy(update={"fixes": str(own)})})
+
+
+def finish_run(run: Run, *, device: str = "auto", reporter: Reporter) -> Run:
+    """Do what is left of a run: train from its checkpoint or from the start, analyse, audit, report."""
+    data = distributed.machine_first(lambda: recipe_data(run.recipe))
+    if distributed.leads():
+        sweep(run.folder)
+        reporter.line(f"{run.folder}: {_describe_data(data)}")
+    run = settle_rate(run, data, device=device, reporter=reporter)
+    _train(run, data, device=device, reporter=reporter)
+    analyze(run, data, device=device, reporter=reporter)
+    if run.recipe.analysis.audit:
+        distributed.leader_does(lambda: keep_audit(run, data, device=device, reporter=reporter))
+    distributed.leader_does(lambda: reporter.line(f"report: {write_report(run.folder)}"))
+    return run
+
+
+def train(run: Run, data: Dataset, *, device: str = "auto", reporter: Reporter) -> History:
+    """Train, going on from a checkpoint in the folder; write weights, model card, history, data card."""
+    settled = settle_rate(run, data, device=device, reporter=reporter)
+    return _train(settled, data, device=device, reporter=reporter)
+
+
+def _train(run: Run, data: Dataset, *, device: str, reporter: Reporter) -> History:
+    recipe, training = run.recipe, run.recipe.training
+    model = recipe_model(recipe, data)
+    if distributed.leads():  # the folder may be on its machine alone
+        environment = json.loads((run.folder / "environment.json").read_text(encoding="utf-8"))
+        write_text(run.folder / "data.json", json.dumps(describe(data), indent=2))
+        reporter.line(f"training in {environment.get('execution', training.precision)}")
+
+    def on_epoch(history: History, epochs: int) -> None:
+        history.save(run.folder)
+        reporter.line(describe_epoch(history.epochs[-1], epochs))
+
+    history = fit(
+        model,
+        data,
+        **fit_options(recipe, data),
+        device=device,
+        checkpoint=run.folder / "checkpoint.pt",
+        resume=True,
+        on_epoch=on_epoch,
+        on_step=reporter.step,
+    )
+    distributed.leader_does(lambda: _keep(run, model, data, history))
+    return history
+
+
+def _keep(run: Run, model: nn.Module, data: Dataset, history: History) -> None:
+    history.save(run.folder)
+    named = run.recipe.model
+    save_model(run.folder, model, name=named.name, options=named.options, data=data, epoch=history.kept)
+
+
+def analyze(run: Run, data: Dataset, *, device: str = "auto", reporter: Reporter) -> Predictions:
+    """Predict the test split, rank and explain the mistakes; write predictions, metrics, explanations."""
+    place = choose_device(device)
+    model, card = distributed.leader_does(lambda: load_model(run.folder))
+    model.to(place, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    precision = distributed.agreed(choose_precision(run.recipe.training.precision, place))
+    started = time.perf_counter()
+    viewed = predict_views_shared(
+        model, data.test, views=run.recipe.analysis.views, class_names=data.class_names, precision=precision
+    )
+    seconds = {"predict": time.perf_counter() - started}
+    distributed.leader_does(lambda: _analyze(run, data, model, viewed, card["epoch"], seconds, reporter))
+    return viewed.plain
+
+
+def _analyze(
+    run: Run,
+    data: Dataset,
+    model: nn.Module,
+    viewed: ViewPredictions,
+    epoch: int,
+    seconds: dict[str, float],
+    reporter: Reporter,
+) -> None:
+    """Do what follows the predictions: one process's work, as it looks at tens of images."""
+    predictions, views = viewed.plain, run.recipe.analysis.views
+    write_predictions(run.folder / "predictions.parquet", predictions)
+    started = time.perf_counter()
+    layers = explained_layers(model, data, run.recipe)
+    wanted, method = run.recipe.analysis, run.recipe.analysis.method
+    if wanted.compare_images:
+        found = measure_belief(run.folder, model, data, predictions, run.recipe, layer=layers[0])
+        method = found["best"] if method == "auto" else method
+    explain_galleries(run.folder, model, data, predictions, run.recipe, layers=layers, method=method)
+    sample_images(run.folder, data, run.recipe)
+    seconds["explain"] = time.perf_counter() - started
+    metrics = measure(
+        run.recipe, model, data, predictions, layer=layers[0], epoch=epoch, dynamics=run.dynamics
+    )
+    if views != "none":
+        metrics |= {"accuracy_with_views": accuracy(viewed.mean), "views": views}
+    metrics["seconds"] = {"train": float(run.history["seconds"].to_numpy().sum()), **seconds}
+    write_text(run.folder / "metrics.json", json.dumps(metrics, indent=2, allow_nan=False))
+    wrong = metrics["mistakes"]
+    share = f"{100 * metrics['accuracy']:.2f} %"
+    if views != "none":
+        share += f" ({100 * metrics['accuracy_with_views']:.2f} % with views: {views})"
+    reporter.line(f"test accuracy {share}: {wrong} mistakes in {len(predictions)} images")
+
+
+def _execution(recipe: Recipe, model: nn.Module, data: Dataset, place: torch.device) -> Execution:
+    """What the recipe says; what it leaves to "auto" is measured if that can pay, once for the whole run."""
+    training = recipe.training
+    if training.precision != "auto":
+        layout = "channels_last" if training.memory_format == "auto" else training.memory_format
+        return Execution(training.precision, layout)
+    return measure_execution(
+        model,
+        data,
+        batch_size=training.batch_size,
+        steps=training.epochs * math.ceil(len(data.train) / training.batch_size),
+        optimizer=recipe.make_optimizer(),
+        memory_format=training.memory_format,
+        device=str(place),
+    )
+
+
+def _absolute(recipe: Recipe) -> dict[str, str]:
+    """Paths of the data section from the root of the disk: a run can be repeated from anywhere."""
+    section = recipe.data
+    places = {"dir": str(Path(section.dir).absolute())} if section.dir else {}
+    if section.fixes:
+        places["fixes"] = str(Path(section.fixes).absolute())
+    if Path(section.name).exists() and section.name not in DATASETS:
+        places["name"] = str(Path(section.name).absolute())
+    return places
+
+
+def _describe_data(data: Dataset) -> str:
+    height, width = data.image_size
+    skipped = f", {len(data.skipped)} files skipped" if data.skipped else ""
+    return (
+        f"{data.name}, {len(data.train)} training and {len(data.test)} test images "
+        f"of {height}x{width} pixels, {data.num_classes} classes{skipped}"
+    )

@@ -1,0 +1,112 @@
+"""How to run a training fastest on this machine: precision and memory format, by measuring a few steps.
+
+found = measure_execution(model, data, batch_size=512, steps=490)
+fit(model, data, precision=found.precision, memory_format=found.memory_format)
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+
+from sightline.data import Dataset
+from sightline.models import choose_device, choose_memory_format, choose_precision, to_float
+from sightline.training.optimizers import OptimizerFactory, sgd
+from sightline.training.train_step import train_step
+
+_FEWEST_STEPS = 300  # a training shorter than this would not get back what measuring costs
+_TIMED_STEPS = {"cpu": 2, "cuda": 10}
+_GAIN = 1.1  # by how much another way has to be faster than the usual one to be taken
+
+
+@dataclass(frozen=True)
+class Execution:
+    """What was chosen: a precision and a memory format.
+
+    rates: training images per second by (precision, memory format), the usual way first; empty if nothing
+    was measured, because the training is short or the device has one way only.
+    """
+
+    precision: str
+    memory_format: str
+    rates: dict[tuple[str, str], float] = field(default_factory=dict)
+
+    def describe(self) -> str:
+        """Return the choice and what it was chosen from, as one line."""
+        chosen = f"{self.precision}, {self.memory_format}"
+        if not self.rates:
+            return f"{chosen} (not measured)"
+        best = self.rates[self.precision, self.memory_format]
+        others = [
+            f"{', '.join(way)} {rate / best:.2f} of it"
+            for way, rate in self.rates.items()
+            if way != (self.precision, self.memory_format)
+        ]
+        return f"{chosen}: {best:,.0f} images/s; {'; '.join(others)}"
+
+
+def measure_execution(
+    model: nn.Module,
+    data: Dataset,
+    *,
+    batch_size: int,
+    steps: int,
+    optimizer: OptimizerFactory | None = None,
+    memory_format: str = "auto",
+    device: str = "auto",
+) -> Execution:
+    """Train copies of `model` for a few steps in each precision and memory format, and choose the fastest.
+
+    steps: of the training to come; one under 300 is not measured for. The usual way (bfloat16 where the
+    device multiplies it natively, and channels_last) stays unless another is a tenth faster: first
+    float32, then, in the faster precision, the other memory format unless one is named. Each is warmed
+    up for a step and timed by its fastest one. Model, data and random state are left as they were.
+    """
+    place = choose_device(device)
+    usual = (choose_precision("auto", place), "channels_last" if memory_format == "auto" else memory_format)
+    if steps < _FEWEST_STEPS or place.type not in _TIMED_STEPS:
+        return Execution(*usual)
+    images = to_float(next(data.train.blocks(batch_size))).to(place)  # (B, 3, H, W)
+    labels = torch.from_numpy(data.train.labels[:batch_size]).to(place)
+    rates: dict[tuple[str, str], float] = {}
+
+    def faster(way: tuple[str, str], other: tuple[str, str]) -> tuple[str, str]:
+        for each in (way, other):
+            if each not in rates:
+                rates[each] = _rate(model, optimizer or sgd(), images, labels, each, _TIMED_STEPS[place.type])
+        return other if rates[other] > _GAIN * rates[way] else way
+
+    with torch.random.fork_rng(devices=[place] if place.type == "cuda" else []):
+        chosen = faster(usual, ("float32", usual[1])) if usual[0] != "float32" else usual
+        if memory_format == "auto":
+            chosen = faster(chosen, (chosen[0], "contiguous"))
+    return Execution(*chosen, rates=rates)
+
+
+def _rate(
+    model: nn.Module,
+    optimizer: OptimizerFactory,
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    way: tuple[str, str],
+    timed: int,
+) -> float:
+    precision, layout = way[0], choose_memory_format(way[1])
+    trial = copy.deepcopy(model).train().to(images.device)
+    trial.to(memory_format=layout)  # pyright: ignore[reportCallIssue]
+    images = images.contiguous(memory_format=layout)
+    trainer = optimizer(trial)
+    for group in trainer.param_groups:
+        group["lr"] = 1e-6  # the work is the same at any rate, and this one cannot diverge
+    seconds = []
+    for _ in range(1 + timed):
+        begin = time.perf_counter()
+        train_step(trial, trainer, images, labels, precision=precision)
+        if images.is_cuda:
+            torch.cuda.synchronize(images.device)
+        seconds.append(time.perf_counter() - begin)
+    return len(images) / min(seconds[1:])
