@@ -146,7 +146,7 @@ def noise_rate_pruning(labels: np.ndarray, probabilities: np.ndarray) -> np.ndar
         from cleanlab.filter import find_label_issues
     except ImportError:
         raise SightlineError(
-            "confident learning with pruning needs cleanlab; pip install 'sightline[cleanlab]'"
+            "confident learning with pruning needs cleanlab; pip install 'sightline-vision[cleanlab]'"
         ) from None
     return np.asarray(find_label_issues(labels, probabilities, n_jobs=1))
 

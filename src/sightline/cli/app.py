@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 import click
 
+from sightline import __version__
 from sightline.cli.torchrun import group_for, is_one_of_many, own_arguments
 from sightline.errors import SightlineError
 
@@ -22,7 +23,7 @@ class Group(click.Group):
 
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(package_name="sightline")
+@click.version_option(__version__)
 def app() -> None:
     """Train an image classifier, find what it gets wrong, and see where it looked."""
 

@@ -239,7 +239,7 @@ def import_albumentations() -> ModuleType:
         import albumentations
     except ImportError as error:
         raise SightlineError(
-            "this augmentation needs albumentations; install it with: pip install 'sightline[albumentations]'"
+            "this augmentation needs albumentations; pip install 'sightline-vision[albumentations]'"
         ) from error
     return albumentations
 

@@ -21,6 +21,7 @@ from typing import Any
 import pandas as pd
 from torch import nn
 
+import sightline
 from sightline.audit import Audit, apply_decisions, read_audit, read_decisions
 from sightline.data import Dataset, load_data
 from sightline.errors import SightlineError
@@ -96,8 +97,8 @@ def describe_environment(device: str) -> dict[str, Any]:
     """Return what a run depends on beyond its recipe: versions, hardware, command, time (UTC)."""
     import torch
 
-    packages = ("sightline", "torch", "numpy", "pandas", "albumentations")
-    versions = {"python": platform.python_version()}
+    packages = ("torch", "numpy", "pandas", "albumentations")
+    versions = {"python": platform.python_version(), "sightline": sightline.__version__}
     for package in packages:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[package] = importlib.metadata.version(package)
