@@ -27,9 +27,9 @@ import torch
 from torch import nn
 
 from sightline.attribution.context import Case
-from sightline.attribution.display import resize, to_unit
 from sightline.attribution.hooks import hooks
 from sightline.attribution.methods.gradients import gradient
+from sightline.attribution.scaling import resize, to_unit
 from sightline.attribution.wrapped_model import widened
 
 

@@ -37,8 +37,8 @@ import numpy as np
 import torch
 
 from sightline.attribution.context import Case, per_pass, scores
-from sightline.attribution.display import resize
 from sightline.attribution.methods.cam import grad_cam, grad_cam_plus_plus
+from sightline.attribution.scaling import resize
 from sightline.attribution.wrapped_model import widened
 from sightline.errors import SightlineError
 

@@ -34,7 +34,7 @@ from collections.abc import Callable, Iterator
 import torch
 
 from sightline.attribution.context import Case, per_pass, scores
-from sightline.attribution.display import resize, to_unit
+from sightline.attribution.scaling import resize, to_unit
 from sightline.attribution.wrapped_model import widened
 from sightline.errors import SightlineError
 
