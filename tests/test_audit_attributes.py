@@ -12,7 +12,7 @@ from sightline.audit import (
     CELLS,
     evidence_attributes,
     image_attributes,
-    nearest_neighbours,
+    nearest_neighbors,
     neighbour_evidence,
 )
 from sightline.errors import SightlineError
@@ -143,7 +143,7 @@ def test_neighbours_are_those_of_scikit_learn():
 
     rng = np.random.default_rng(3)
     queries, keys = rng.normal(size=(40, 16)), rng.normal(size=(900, 16)) * rng.gamma(2, size=(900, 1))
-    near = nearest_neighbours(queries, keys, k=7)
+    near = nearest_neighbors(queries, keys, k=7)
     distances, indices = NearestNeighbors(n_neighbors=7, metric="cosine").fit(keys).kneighbors(queries)
     np.testing.assert_array_equal(near.indices, indices)
     np.testing.assert_allclose(near.similarity, 1 - distances, atol=1e-6)
@@ -152,11 +152,11 @@ def test_neighbours_are_those_of_scikit_learn():
 def test_neighbours_that_cannot_be_are_told_so():
     features = np.ones((4, 3))
     with pytest.raises(SightlineError, match=r"\(4, 3\) and \(4, 2\); neighbours need \(M, D\) and \(N, D\)"):
-        nearest_neighbours(features, features[:, :2])
+        nearest_neighbors(features, features[:, :2])
     with pytest.raises(SightlineError, match="k is 5; 4 rows to choose from allow 1 to 4"):
-        nearest_neighbours(features, features)
+        nearest_neighbors(features, features)
     with pytest.raises(SightlineError, match="1 rows of features are not finite"):
-        nearest_neighbours(features, np.concatenate([features, [[1, np.nan, 1]]]))
+        nearest_neighbors(features, np.concatenate([features, [[1, np.nan, 1]]]))
 
 
 def test_evidence_of_neighbours_by_hand():

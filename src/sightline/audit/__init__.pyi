@@ -28,6 +28,9 @@ from .duplicates.pairs import near_duplicates as near_duplicates
 from .error_budget import CAUSES as CAUSES
 from .error_budget import ErrorBudget as ErrorBudget
 from .error_budget import error_budget as error_budget
+from .facts import Audit as Audit
+from .facts import read_audit as read_audit
+from .facts import write_audit as write_audit
 from .fixes import Fix as Fix
 from .fixes import Gain as Gain
 from .fixes import collect_for_pair as collect_for_pair
@@ -59,13 +62,10 @@ from .label_issues import suspect_agreement as suspect_agreement
 from .label_issues import suspects_from_dynamics as suspects_from_dynamics
 from .model_comparison import Comparison as Comparison
 from .model_comparison import compare_predictions as compare_predictions
-from .neighbors import Neighbours as Neighbours
-from .neighbors import nearest_neighbours as nearest_neighbours
+from .neighbors import Neighbors as Neighbors
+from .neighbors import nearest_neighbors as nearest_neighbors
 from .neighbors import neighbour_evidence as neighbour_evidence
 from .pipeline import make_audit as make_audit
-from .result import Audit as Audit
-from .result import read_audit as read_audit
-from .result import write_audit as write_audit
 from .robustness import Robustness as Robustness
 from .robustness import robustness_table as robustness_table
 from .selective import Rejection as Rejection
@@ -104,7 +104,7 @@ __all__ = [
     "Fix",
     "Gain",
     "ListQuality",
-    "Neighbours",
+    "Neighbors",
     "Rejection",
     "Robustness",
     "Slice",
@@ -146,7 +146,7 @@ __all__ = [
     "label_suspects",
     "make_audit",
     "near_duplicates",
-    "nearest_neighbours",
+    "nearest_neighbors",
     "neighbour_evidence",
     "noise_rate_pruning",
     "normalized_margin",

@@ -1,6 +1,6 @@
 """The training images that look most like a mistake to the model, and what their labels say.
 
-    near = nearest_neighbours(test_features[rows], train_features)
+    near = nearest_neighbors(test_features[rows], train_features)
     evidence = neighbour_evidence(near.indices, data.train.labels, labels[rows], predicted[rows], class_names)
 
 Where the nearest training images bear the predicted class, the model did as it was taught; where they bear
@@ -129,14 +129,23 @@ def _tiles(queries: np.ndarray, keys: np.ndarray, upper: bool) -> Iterator[tuple
 
 
 @dataclass(frozen=True, eq=False)
-class Neighbours:
-    """indices: (M, k) int64, rows of the keys, the most similar first. similarity: (M, k) in [-1, 1]."""
+class Neighbors:
+    """The nearest keys of some queries.
 
+    Attributes:
+        rows: (M,) int64, which queries, in ascending order.
+        indices: (M, k) int64, rows of the keys, the most similar first.
+        similarity: (M, k) cosines in [-1, 1].
+    """
+
+    rows: np.ndarray
     indices: np.ndarray
     similarity: np.ndarray
 
 
-def nearest_neighbours(queries: np.ndarray, keys: np.ndarray, *, k: int = 5) -> Neighbours:
+def nearest_neighbors(
+    queries: np.ndarray, keys: np.ndarray, *, k: int = 5, rows: np.ndarray | None = None
+) -> Neighbors:
     """Return the k rows of `keys` (N, D) with the largest cosine to each row of `queries` (M, D).
 
     Exact, by matrix products in blocks of a bounded size; equal cosines stand in the order of the keys. A
@@ -144,7 +153,7 @@ def nearest_neighbours(queries: np.ndarray, keys: np.ndarray, *, k: int = 5) -> 
 
     Raises SightlineError if the arrays do not fit each other, k is not in 1..N, or a value is not finite.
 
-    >>> near = nearest_neighbours(np.array([[1.0, 0.1]]), np.array([[0.0, 1.0], [2.0, 0.0], [1.0, 1.0]]), k=2)
+    >>> near = nearest_neighbors(np.array([[1.0, 0.1]]), np.array([[0.0, 1.0], [2.0, 0.0], [1.0, 1.0]]), k=2)
     >>> near.indices.tolist(), near.similarity.round(2).tolist()
     ([[1, 2]], [[1.0, 0.77]])
     """
@@ -159,7 +168,8 @@ def nearest_neighbours(queries: np.ndarray, keys: np.ndarray, *, k: int = 5) -> 
         bad = len(features) - int(np.isfinite(features).all(axis=1).sum())
         if bad:
             raise SightlineError(f"{bad} rows of features are not finite; predict with precision float32")
-    return Neighbours(*nearest_rows(unit_rows(queries), unit_rows(keys), k))
+    rows = np.arange(len(queries)) if rows is None else rows
+    return Neighbors(rows, *nearest_rows(unit_rows(queries), unit_rows(keys), k))
 
 
 def neighbour_evidence(

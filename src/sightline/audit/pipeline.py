@@ -18,13 +18,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from sightline.audit import result
+from sightline.audit import facts as result
 from sightline.audit.ambiguity import Difficulty, sort_by_difficulty, view_spread
 from sightline.audit.calibration import CrossFit, calibration_error, calibration_floor, cross_fit_temperature
 from sightline.audit.conformal import conformal_sets, conformal_threshold
 from sightline.audit.confusion import confusion_pairs, frequent_pairs
 from sightline.audit.duplicates.pairs import Duplicates, near_duplicates
 from sightline.audit.error_budget import CAUSES, ErrorBudget, error_budget
+from sightline.audit.facts import Audit, plain
 from sightline.audit.fixes import (
     Fix,
     collect_for_pair,
@@ -41,8 +42,7 @@ from sightline.audit.ground_truth import score_findings
 from sightline.audit.image_attributes import evidence_attributes, image_attributes
 from sightline.audit.inputs import Evidence
 from sightline.audit.label_issues import label_suspects, noise_rate_pruning, suspects_from_dynamics
-from sightline.audit.neighbors import Neighbours, nearest_neighbours
-from sightline.audit.result import Audit, plain
+from sightline.audit.neighbors import Neighbors, nearest_neighbors
 from sightline.audit.selective import Rejection, choose_threshold
 from sightline.audit.slices import (
     Slice,
@@ -79,7 +79,7 @@ class Findings:
     causes: dict[str, np.ndarray]
     budget: ErrorBudget
     neighbour_rows: np.ndarray
-    neighbours: Neighbours | None
+    neighbours: Neighbors | None
     set_sizes: np.ndarray
 
 
@@ -154,11 +154,11 @@ def _by_folds(evidence: Evidence) -> pd.DataFrame | None:
     return label_suspects(evidence.data.train.labels, evidence.out_of_fold, find=noise_rate_pruning)
 
 
-def _neighbours(evidence: Evidence, rows: np.ndarray) -> Neighbours | None:
+def _neighbours(evidence: Evidence, rows: np.ndarray) -> Neighbors | None:
     if evidence.features is None or evidence.train_features is None or not len(rows):
         return None
     k = min(5, len(evidence.train_features))
-    return nearest_neighbours(evidence.features[rows], evidence.train_features, k=k)
+    return nearest_neighbors(evidence.features[rows], evidence.train_features, k=k)
 
 
 def _set_sizes(evidence: Evidence) -> np.ndarray:

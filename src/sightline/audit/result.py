@@ -1,337 +1,582 @@
-"""What an audit found, as tables, and the files it is kept in.
+"""What an audit finds, as types: what `audit.json` holds and the report shows.
 
-Findings as plain values: what `audit.json` holds and the report shows.
+    result = sightline.load_run("runs/latest").audit.result
+    result.calibration.ece
+    [fix.title for fix in result.fixes if fix.kind is FixKind.RELABEL]
+
+Plain Python values only: `audit.json` is written and read by one adapter, `ADAPTER`, which also checks it.
+Shares and probabilities are in [0, 1] unless said, intervals are (low, high) at 95 %, images are named by
+their index in their split. What cannot be computed is None. Tables with a row for each image are in
+`record.Audit`.
+
+Every enumeration that the audit, its file and the report have in common is defined here and nowhere else.
 """
 
 from __future__ import annotations
 
-import html
-import json
-import math
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from enum import StrEnum
+from typing import Any
 
-import numpy as np
-import pandas as pd
+from pydantic import ConfigDict, TypeAdapter
+from pydantic.dataclasses import dataclass
 
-from sightline.audit.ambiguity import KINDS
-from sightline.audit.calibration import (
-    CrossFit,
-    calibration_error,
-    calibration_floor,
-    equal_mass,
-    reliability,
-)
-from sightline.audit.conformal import check_conformal
-from sightline.audit.duplicates.pairs import accuracy_without
-from sightline.audit.label_issues import suspect_agreement
-from sightline.audit.selective import Rejection, augrc, aurc, risk_coverage
-from sightline.errors import SightlineError
-from sightline.files import atomic_path, write_atomic, write_text
-from sightline.predictions import Predictions
-from sightline.stats import wilson_interval
+SCHEMA = 2
+"""Of `audit.json`; 1 was version 0.1, which did not write it."""
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from sightline.audit.pipeline import Findings
-
-WANTED_COVERAGES = (0.8, 0.9, 0.95)
-_LISTED = 200  # rows of a list of images
+Interval = tuple[float, float]
+_CHECKED: ConfigDict = {"extra": "forbid", "allow_inf_nan": False}
 
 
-def accuracy_facts(found: Findings) -> dict[str, Any]:
-    """Accuracy, its interval, and that of the mean over the views if there are any."""
-    p, views = found.evidence.predictions, found.evidence.views
-    several = None
-    if views is not None and len(views) > 1:
-        right = views.mean(axis=0).argmax(axis=1) == p.labels
-        several = {"name": f"{len(views)} views", "value": float(right.mean())}
-    interval = wilson_interval(int(p.correct.sum()), len(p))
-    return {"value": float(p.correct.mean()), "interval": interval, "n": len(p), "views": several}
+class Cause(StrEnum):
+    """Why a mistake happened, in the order in which one with several causes is assigned.
 
-
-def calibration_facts(p: Predictions, fitted: CrossFit) -> dict[str, Any]:
-    """Calibration error, what of it is noise, what the temperature does, and the reliability diagram."""
-    floor = calibration_floor(p.confidence)
-    return {
-        "ece": calibration_error(p.confidence, p.correct),
-        "ece_mass": calibration_error(p.confidence, p.correct, binning=equal_mass),
-        "floor": floor.mean,
-        "floor_high": floor.high,
-        "nll": fitted.nll,
-        "temperature": fitted.temperature,
-        "ece_after": fitted.ece_after,
-        "nll_after": fitted.nll_after,
-        "reliability": _rows(reliability(p.confidence, p.correct)),
-    }
-
-
-def selective_facts(p: Predictions, rejections: list[Rejection]) -> dict[str, Any]:
-    """The risk-coverage curve, the areas under it, and the thresholds for wanted error rates."""
-    curve = risk_coverage(p.confidence, p.correct, most=200)
-    return {
-        "aurc": aurc(p.confidence, p.correct),
-        "augrc": augrc(p.confidence, p.correct),
-        "curve": {name: curve[name].tolist() for name in ("coverage", "risk", "threshold")},
-        "wanted": [asdict(one) for one in rejections],
-    }
-
-
-def difficulty_facts(found: Findings) -> dict[str, Any]:
-    """How many images are ambiguous, hard but right, easy but wrong; the clearest of each, the bounds."""
-    p, ambiguity, difficulty = found.evidence.predictions, found.spread["ambiguity"], found.difficulty
-    clearest = dict(zip(KINDS, (-ambiguity.to_numpy(), p.confidence, -p.confidence), strict=True))
-    kinds = []
-    for kind, rank in clearest.items():
-        rows = np.flatnonzero(difficulty.kinds == kind)
-        ordered = rows[np.argsort(rank[rows], kind="stable")]
-        wrong = int((~p.correct[rows]).sum())
-        kinds.append({"kind": kind, "count": len(rows), "wrong": wrong, "images": ordered[:_LISTED].tolist()})
-    bounds = {name: getattr(difficulty, name) for name in ("ambiguity_from", "hard_up_to", "easy_from")}
-    return {"kinds": kinds, **bounds}
-
-
-def conformal_facts(p: Predictions, seed: int) -> list[dict[str, Any]]:
-    """Sets for wanted coverages, chosen on one half of the images and checked on the other."""
-    checks = [
-        check_conformal(p.labels, p.probabilities, coverage=coverage, seed=seed)
-        for coverage in WANTED_COVERAGES
-    ]
-    return [{name: value for name, value in vars(one).items() if name != "per_class"} for one in checks]
-
-
-def suspect_facts(found: Findings) -> dict[str, Any]:
-    """The lists of suspicious labels of both splits, the most suspicious first."""
-    train, folds = found.train_suspects, found.fold_suspects
-    listed = train if train is not None else folds
-    facts: dict[str, Any] = {
-        "test": {
-            "estimated": int(found.test_suspects["issue"].to_numpy().sum()),
-            "top": _top(found.test_suspects),
-        },
-        "train": None,
-    }
-    if listed is None:
-        return facts
-    agreement = None
-    if train is not None and folds is not None:
-        top = max(1, int(train["issue"].to_numpy().sum()))
-        agreed = suspect_agreement(train["suspicion"], folds["suspicion"], top=top)
-        agreement = {**asdict(agreed), "both": agreed.both.tolist()}
-    estimated = listed["posterior" if "posterior" in listed else "issue"].to_numpy().sum()
-    facts["train"] = {
-        "method": "area under the margin" if train is not None else "folds",
-        "estimated": float(estimated) if estimated else None,  # no group of them stands out
-        "top": _top(listed),
-        "folds": None
-        if folds is None
-        else {"estimated": int(folds["issue"].to_numpy().sum()), "top": _top(folds)},
-        "agreement": agreement,
-    }
-    return facts
-
-
-def duplicate_facts(found: Findings) -> dict[str, Any]:
-    """Pairs of near-duplicates, and the accuracy without the test images that have a twin in training."""
-    duplicates, correct = found.duplicates, found.evidence.predictions.correct
-    without = accuracy_without(duplicates.leaked, correct)
-    return {
-        "pairs": duplicates.pairs.head(_LISTED).to_dict("records"),
-        "count": len(duplicates.pairs),
-        "by_chance": duplicates.chance,
-        "leaked": int(duplicates.leaked.sum()),
-        "groups": duplicates.groups,
-        "accuracy_without": {
-            "value": without.value_without,
-            "interval": without.interval_without,
-            "n": without.n_without,
-        },
-    }
-
-
-def slice_facts(found: Findings) -> list[dict[str, Any]]:
-    """The confirmed slices, in the order of their p-values."""
-    return [
-        {
-            "name": one.name,
-            "size": len(one.rows),
-            "error": one.error,
-            "interval": one.interval,
-            "rest": one.rest,
-            "p": one.p,
-            "evidence": one.evidence,
-            "rows": one.rows[:_LISTED].tolist(),
-            "shortcut": one.shortcut,
-        }
-        for one in found.slices
-    ]
-
-
-def robustness_facts(found: Findings) -> dict[str, Any] | None:
-    """Errors under corruption, None where they were not measured."""
-    table = found.evidence.robustness
-    if table is None:
-        return None
-    rows = table.rows.rename(columns={"low": "interval_low", "high": "interval_high"})
-    return {
-        "clean": table.clean,
-        "n": table.n,
-        "rows": _rows(rows),
-        "mean": table.mean,
-        "increase": table.increase,
-        "increase_interval": table.increase_interval,
-    }
-
-
-def budget_facts(found: Findings) -> dict[str, Any]:
-    """The mistakes by cause, and how often each cause comes with another."""
-    budget = found.budget
-    causes = []
-    for row in _rows(budget.table):
-        beside = budget.overlaps[row["cause"]].to_dict()
-        overlaps = {name: n for name, n in beside.items() if n and name != row["cause"]}
-        causes.append({**row, "overlaps": overlaps})
-    return {"mistakes": budget.mistakes, "causes": causes}
-
-
-def confusion_facts(found: Findings) -> list[dict[str, Any]]:
-    """Pairs of classes, the most frequent first."""
-    return _rows(found.pairs.head(_LISTED))
-
-
-def _listed(suspects: pd.DataFrame) -> dict[str, Any]:
-    return {"estimated": int(suspects["issue"].to_numpy().sum()), "top": _top(suspects)}
-
-
-def _top(suspects: pd.DataFrame) -> list[dict[str, Any]]:
-    """The rows flagged as issues, and at least the ten most suspicious."""
-    ranked = suspects.sort_values("suspicion", ascending=False, kind="stable", na_position="last")
-    ranked = ranked.sort_values("issue", ascending=False, kind="stable")
-    return ranked.head(min(_LISTED, max(10, int(suspects["issue"].to_numpy().sum())))).to_dict("records")
-
-
-def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Rows as dicts, with the two ends of an interval as one entry."""
-    rows: list[dict[str, Any]] = table.to_dict("records")  # pyright: ignore[reportAssignmentType]
-    for row in rows:
-        row["interval"] = [row.pop("interval_low"), row.pop("interval_high")]
-    return rows
-
-
-FILES = ("audit.json", "audit_test.parquet", "audit_train.parquet", "audit.npz")
-
-
-@dataclass(frozen=True)
-class Audit:
-    """The findings. In a notebook it shows itself: accuracy, causes of the mistakes, what to fix first.
-
-    facts: what the report shows, as plain values (see `docs/report.md`). test, train: a row per image of the
-    split, in data order. arrays: neighbours, maps and thumbnails of images.
+    What has to be settled first comes first. Faults of the data come before faults of the model: if the label
+    is wrong there is no mistake to explain, and what has a near-duplicate in training should not have been
+    counted. Then a narrow cause before a broad one: a shortcut is confirmed evidence about few images; doubt
+    about the image says more than belonging to a pair of classes that is often confused, which is true of
+    many images for many reasons.
     """
 
-    facts: dict[str, Any]
-    test: pd.DataFrame
-    train: pd.DataFrame
-    arrays: dict[str, np.ndarray]
-
-    @property
-    def causes(self) -> pd.DataFrame:
-        """The error budget: a row per cause, adding up to the mistakes."""
-        return pd.DataFrame(self.facts["budget"]["causes"]).drop(columns="overlaps")
-
-    @property
-    def fixes(self) -> pd.DataFrame:
-        """The actions in the order to do them; gain in points, NaN where it is not known without training."""
-        rows = [
-            {**fix, **{f"gain_{key}": value for key, value in (fix["gain"] or {}).items()}}
-            for fix in self.facts["fixes"]
-        ]
-        return pd.DataFrame(rows).drop(columns="gain", errors="ignore")
-
-    @property
-    def slices(self) -> pd.DataFrame:
-        """Groups of test images with more mistakes than the rest, confirmed on the half that was held out."""
-        return pd.DataFrame(self.facts["slices"])
-
-    @property
-    def confusions(self) -> pd.DataFrame:
-        """Pairs of classes (numbers), the most frequently confused first."""
-        return pd.DataFrame(self.facts["confusions"])
-
-    @property
-    def duplicates(self) -> pd.DataFrame:
-        """Pairs of near-duplicates within and between the splits, the most alike first."""
-        return pd.DataFrame(self.facts["duplicates"]["pairs"])
-
-    @property
-    def robustness(self) -> pd.DataFrame:
-        """Error under each corruption and severity; empty where it was not measured."""
-        return pd.DataFrame((self.facts["robustness"] or {}).get("rows", []))
-
-    def suspects(self, split: str = "test") -> pd.DataFrame:
-        """Return the images of "test" or "train" by suspicion of their label, the most suspicious first."""
-        table = {"test": self.test, "train": self.train}[split]
-        return table.sort_values("suspicion", ascending=False, kind="stable", na_position="last")
-
-    def _repr_html_(self) -> str:
-        """The page's summary for a notebook; every text is escaped."""
-        found = self.facts["accuracy"]
-        low, high = found["interval"]
-        head = (
-            f"<p><b>{100 * found['value']:.2f} %</b> right on {found['n']} test images "
-            f"({100 * low:.2f} to {100 * high:.2f} %)</p>"
-        )
-        warnings = "".join(f"<li>{html.escape(text)}</li>" for text in self.facts["warnings"])
-        causes = self.causes[["cause", "count", "share"]].to_html(
-            index=False, float_format=lambda v: f"{v:.3f}"
-        )
-        fixes = self.fixes.reindex(columns=["title", "gain_value", "gain_unit", "why"]).head(5)
-        return (
-            f"{head}<ul>{warnings}</ul><p>Why the mistakes happen</p>{causes}"
-            f"<p>What to fix first</p>{fixes.to_html(index=False, na_rep='–', float_format='{:.2f}'.format)}"
-        )
+    LABEL_ISSUE = "label issue"
+    NEAR_DUPLICATE = "near-duplicate in training"
+    SHORTCUT = "shortcut"
+    AMBIGUOUS = "ambiguous"
+    CONFUSED_PAIR = "confused pair"
+    UNEXPLAINED = "unexplained"
 
 
-def write_audit(folder: Path, audit: Audit) -> None:
-    """Write `audit.json`, `audit_test.parquet`, `audit_train.parquet` and `audit.npz`, each whole or not."""
-    for name, table in (("audit_test.parquet", audit.test), ("audit_train.parquet", audit.train)):
-        with atomic_path(folder / name) as partial:
-            table.to_parquet(partial, index=False, compression="zstd")
-    arrays: dict[str, Any] = audit.arrays
-    write_atomic(folder / "audit.npz", lambda file: np.savez(file, **arrays))
-    # Last: a folder with this file has the others.
-    write_text(folder / "audit.json", json.dumps(plain(audit.facts), indent=1, allow_nan=False))
+class DifficultyKind(StrEnum):
+    """Kinds of images that are worth a look; an image is of one kind at most."""
+
+    AMBIGUOUS = "ambiguous"
+    HARD = "hard but right"
+    EASY = "easy but wrong"
 
 
-def read_audit(folder: str | Path) -> Audit:
-    """Read what :func:`write_audit` wrote.
+class WarningKind(StrEnum):
+    """What a warning is about; the report links it to the section of that subject."""
 
-    Raises SightlineError if a file is missing or damaged.
+    LEAK = "leak"
+    CALIBRATION = "calibration"
+    SHORTCUT = "shortcut"
+    NOT_AVAILABLE = "not available"
+
+
+class FixKind(StrEnum):
+    """What to do: the data first, then what teaches the model, then how its answers are used."""
+
+    RELABEL = "relabel"
+    DROP = "drop"
+    COLLECT = "collect"
+    TEMPERATURE = "temperature"
+    THRESHOLD = "threshold"
+
+
+class Action(StrEnum):
+    """What a reader decides about one image. "keep": somebody looked, and the label is right."""
+
+    RELABEL = "relabel"
+    KEEP = "keep"
+    DROP = "drop"
+
+
+class DuplicateKind(StrEnum):
+    """How two near-duplicates differ: not in a byte, by their handedness, in any other way."""
+
+    EXACT = "exact"
+    MIRRORED = "mirrored"
+    ALTERED = "altered"
+
+
+class SplitName(StrEnum):
+    """The splits of a data set."""
+
+    TRAIN = "train"
+    TEST = "test"
+
+
+class IssueMethod(StrEnum):
+    """Where a list of label issues comes from."""
+
+    CONFIDENT_LEARNING = "confident learning"
+    MARGIN = "area under the margin"
+    FOLDS = "cross-validation"
+
+
+@dataclass(frozen=True, config=_CHECKED)
+class TtaAccuracy:
+    """Accuracy of the mean over `passes` versions of each image, the image itself among them."""
+
+    passes: int
+    value: float
+
+
+@dataclass(frozen=True, config=_CHECKED)
+class Accuracy:
+    """Share of the n test images that are right. tta: with test-time augmentation, None without."""
+
+    value: float
+    interval: Interval
+    n: int
+    tta: TtaAccuracy | None
+
+
+@dataclass(frozen=True, config=_CHECKED)
+class ReliabilityBin:
+    """Test images with a confidence from low to high. confidence, accuracy: means, None for an empty bin."""
+
+    low: float
+    high: float
+    count: int
+    confidence: float | None
+    accuracy: float | None
+    interval: Interval
+
+
+@dataclass(frozen=True, config=_CHECKED)
+class Calibration:
+    """How far confidence is from accuracy, and what one temperature does about it.
+
+    Attributes:
+        ece: Expected calibration error, 15 bins of one width.
+        ece_equal_mass: The same with bins of about equally many images.
+        noise_mean: What a calibrated model with these confidences would show on the average.
+        noise_high: What it would exceed in 5 of 100 cases: an error up to here is within noise.
+        nll: Mean cross-entropy, in nats.
+        temperature: To divide the logits by, fitted to all images; None where none can be fitted.
+        ece_after: Calibration error on images that the temperature was not fitted to.
+        nll_after: Cross-entropy on images that the temperature was not fitted to.
+        reliability: The bins of the reliability diagram, in ascending order.
     """
-    folder = Path(folder)
-    try:
-        facts = json.loads((folder / "audit.json").read_text(encoding="utf-8"))
-        test, train = (pd.read_parquet(folder / name) for name in FILES[1:3])
-        with (folder / "audit.npz").open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except FileNotFoundError as error:
-        raise SightlineError(f"{error.filename} is not there; 'sightline audit {folder}' writes it") from None
-    except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:120]
-        raise SightlineError(
-            f"the audit of {folder} is damaged ({reason}); 'sightline audit {folder}' writes it anew"
-        ) from None
-    return Audit(facts, test, train, arrays)
+
+    ece: float
+    ece_equal_mass: float
+    noise_mean: float
+    noise_high: float
+    nll: float
+    temperature: float | None
+    ece_after: float | None
+    nll_after: float | None
+    reliability: tuple[ReliabilityBin, ...]
 
 
-def plain(value: Any) -> Any:
-    """Return dicts, lists and Python scalars in place of numpy's; None in place of what is not finite."""
-    if isinstance(value, dict):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple | np.ndarray):
-        return [plain(item) for item in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+@dataclass(frozen=True, config=_CHECKED)
+class RiskCurve:
+    """Error rate (risk) of the images that are accepted at each threshold, the highest threshold first."""
+
+    coverage: tuple[float, ...]
+    risk: tuple[float, ...]
+    threshold: tuple[float, ...]
+
+
+@dataclass(frozen=True, config=_CHECKED)
+class Threshold:
+    """A threshold that was chosen on one half of the test images, and what it gave on the held-out half.
+
+    Attributes:
+        wanted_error: The error rate that was wanted.
+        threshold: Accept confidence >= threshold.
+        coverage: Share of the held-out half that is accepted.
+        error: Error rate among those.
+        interval: Of `error` (Wilson).
+        bound: Error rate that is exceeded with a probability of at most 5 % (Clopper-Pearson, one-sided).
+        guaranteed: bound <= wanted_error, which holds for new images that are drawn as these were.
+    """
+
+    wanted_error: float
+    threshold: float
+    coverage: float
+    error: float
+    interval: Interval
+    bound: float
+    guaranteed: bool
+
+
+@dataclass(frozen=True, config=_CHECKED)
+class Selective:
+    """What it costs to answer only when sure: areas under two risk-coverage curves, the curve, thresholds."""
+
+    aurc: float
+    augrc: float
+    curve: RiskCurve
+    thresholds: tuple[Threshold, ...]
+
+
+@dataclass(frozen=True, config=_CHECKED)
+class ClassCoverage:
+    """Share of the sets of a class's images that hold the class; None for a class without images."""
+
+    label: int
+    count: int
+    realised: float | None
+    interval: Interval
+
+
+@dataclass(frozen=True, config=_CHECKED)
+class ConformalSets:
+    """Sets of classes with a threshold from one half of the test images, checked on the held-out half.
+
+    Attributes:
+        coverage: Share of the sets that is wanted to hold the label.
+        threshold: A set has every class with 1 - p <= threshold.
+        realised: Share of the sets that holds the label.
+        interval: Of `realised` (Wilson).
+        mean_size: Classes in a set, on the average.
+        single: Share of the sets with one class.
+        empty: Share of the sets without a class.
+        per_class: A row for each class; the promise is for the mean over all classes, not for each.
+    """
+
+    coverage: float
+    threshold: float
+    realised: float
+    interval: Interval
+    mean_size: float
+    single: float
+    empty: float
+    per_class: tuple[ClassCoverage, ...]
+
+
+@dataclass(frozen=True, config=_CHECKED)
+class ConfusedPair:
+    """Images of class `true` that are taken for class `predicted`.
+
+    Attributes:
+        count: How many there are.
+        share: Of the images of class `true`.
+        interval: Of `share` (Wilson).
+        median_loss: Of these images; high where the model is sure of the wrong answer.
+        reverse: How often class `predicted` is taken for class `true`.
+        p_direction: Two-sided p of "both ways are equally likely", not corrected.
+    """
+
+    true: int
+    predicted: int
+    count: int
+    share: float
+    interval: Interval
+    median_loss: float
+    reverse: int
+    p_direction: float | None
+
+
+@dataclass(frozen=True, config=_CHECKED)
+class DifficultyRow:
+    """Test images of one kind. wrong: how many are mistakes. images: the clearest first, 200 at most."""
+
+    kind: DifficultyKind
+    count: int
+    wrong: int
+    images: tuple[int, ...]
+
+
+@dataclass(frozen=True, config=_CHECKED)
+class Difficulty:
+    """Images that are ambiguous, hard or easy, and the bounds that made them.
+
+    Attributes:
+        kinds: A row for each of `DifficultyKind`.
+        ambiguity_from: Ambiguity from which on an image is ambiguous.
+        hard_up_to: Confidence up to which a right answer is hard.
+        easy_from: Confidence from which on a mistake is easy.
+    """
+
+    kinds: tuple[DifficultyRow, ...]
+    ambiguity_from: float
+    hard_up_to: float
+    easy_from: float
+
+
+@dataclass(frozen=True, config=_CHECKED)
+class LabelIssue:
+    """An image whose label may be wrong.
+
+    Attributes:
+        index: In its split.
+        label: The class that it is labelled.
+        suggested: The class that the model names in the label's place.
+        label_quality: Low is bad; None for an image that was not trained on.
+        flagged: On the short list, to be read first.
+    """
+
+    index: int
+    label: int
+    suggested: int
+    label_quality: float | None
+    flagged: bool
+
+
+@dataclass(frozen=True, config=_CHECKED)
+class LabelIssueList:
+    """Labels of one split, the most doubtful first.
+
+    Attributes:
+        method: What doubts them.
+        flagged: How many images are flagged.
+        estimated: How many labels are estimated to be wrong; None where no group of them stands out.
+        rows: The flagged images, at least ten and at most 200 rows.
+    """
+
+    method: IssueMethod
+    flagged: int
+    estimated: float | None
+    rows: tuple[LabelIssue, ...]
+
+
+@dataclass(frozen=True, config=_CHECKED)
+class Agreement:
+    """The overlap of the tops of two rankings of the same images.
+
+    Attributes:
+        top: How many images of each were taken.
+        both: Images that both list, in the order of their mean rank.
+        jaccard: |both| / |either|.
+        expected_by_chance: The jaccard of two lists whose overlap is that of random lists.
+    """
+
+    top: int
+    both: tuple[int, ...]
+    jaccard: float
+    expected_by_chance: float
+
+
+@dataclass(frozen=True, config=_CHECKED)
+class LabelIssues:
+    """Doubtful labels of both splits.
+
+    Attributes:
+        test: By the model's probabilities.
+        train: By the training dynamics; without them, by folds; None where there is neither.
+        folds: By models that had not seen the image, as a second list next to that of the dynamics.
+        agreement: Of `train` and `folds`, None unless there are both.
+    """
+
+    test: LabelIssueList
+    train: LabelIssueList | None
+    folds: LabelIssueList | None
+    agreement: Agreement | None
+
+
+@dataclass(frozen=True, config=_CHECKED)
+class DuplicatePair:
+    """Two images that are near-duplicates, training before test. similarity: in (0, 1]."""
+
+    a_split: SplitName
+    a: int
+    b_split: SplitName
+    b: int
+    similarity: float
+    kind: DuplicateKind
+    same_label: bool
+
+
+@dataclass(frozen=True, config=_CHECKED)
+class AccuracyWithout:
+    """Accuracy on the n test images that are left when some are left out."""
+
+    value: float
+    interval: Interval
+    n: int
+
+
+@dataclass(frozen=True, config=_CHECKED)
+class Duplicates:
+    """Near-duplicates within and between the splits.
+
+    Attributes:
+        count: Pairs.
+        pairs: The most alike first, 200 at most.
+        expected_by_chance: How many of the pairs are expected to be no copies.
+        leaked: Test images with a near-duplicate in training.
+        groups: Groups of images that are all alike.
+        accuracy_without: Without the leaked images; None when nothing is left.
+    """
+
+    count: int
+    pairs: tuple[DuplicatePair, ...]
+    expected_by_chance: float
+    leaked: int
+    groups: int
+    accuracy_without: AccuracyWithout | None
+
+
+@dataclass(frozen=True, config=_CHECKED)
+class Slice:
+    """A kind of test images that is wrong more often than others, confirmed on the held-out half.
+
+    Attributes:
+        name: In words.
+        size: Images in both halves.
+        error: Error rate in the held-out half.
+        interval: Of `error` (Wilson).
+        rest: Error rate of the images there that it is compared with.
+        p: Fisher's exact test, corrected for all slices tested.
+        evidence: A sentence.
+        rows: Its images, 200 at most.
+        shortcut: A predicted class goes with evidence where no object has to be.
+    """
+
+    name: str
+    size: int
+    error: float
+    interval: Interval
+    rest: float
+    p: float
+    evidence: str
+    rows: tuple[int, ...]
+    shortcut: bool
+
+
+@dataclass(frozen=True, config=_CHECKED)
+class CorruptionError:
+    """Error rate under one corruption. increase: over that on the clean images."""
+
+    name: str
+    severity: int
+    error: float
+    interval: Interval
+    increase: float
+
+
+@dataclass(frozen=True, config=_CHECKED)
+class Robustness:
+    """Error rates of the same n images, as they are and corrupted.
+
+    Attributes:
+        clean: On the images as they are.
+        interval: Of `clean` (Wilson).
+        n: Images.
+        rows: One for each corruption and severity.
+        mean: Averaged over severities, then over corruptions: the mean corruption error of Hendrycks &
+            Dietterich (2019), not divided by that of AlexNet, which is another model's.
+        increase: mean - clean, which they call relative.
+        increase_interval: From the spread of the n paired differences.
+    """
+
+    clean: float
+    interval: Interval
+    n: int
+    rows: tuple[CorruptionError, ...]
+    mean: float
+    increase: float
+    increase_interval: Interval
+
+
+@dataclass(frozen=True, config=_CHECKED)
+class CauseShare:
+    """The mistakes of one cause.
+
+    Attributes:
+        cause: Which one.
+        count: Mistakes that are assigned to it.
+        share: Of all mistakes.
+        interval: Of `share` (Wilson).
+        flagged: Mistakes that have the cause at all, assigned to it or not.
+        overlaps: How many of those have another cause as well, by that cause; zeros are left out.
+    """
+
+    cause: Cause
+    count: int
+    share: float
+    interval: Interval
+    flagged: int
+    overlaps: dict[Cause, int]
+
+
+@dataclass(frozen=True, config=_CHECKED)
+class ErrorBudget:
+    """The mistakes by cause, in the order of `Cause`; the counts add up to `mistakes`."""
+
+    mistakes: int
+    causes: tuple[CauseShare, ...]
+
+
+@dataclass(frozen=True, config=_CHECKED)
+class Gain:
+    """An expected gain and its range, in points (hundredths) of `unit`; negative where a number falls."""
+
+    value: float
+    low: float
+    high: float
+    unit: str
+
+
+@dataclass(frozen=True, config=_CHECKED)
+class Fix:
+    """One action.
+
+    Attributes:
+        kind: What to do.
+        title: The same as a short sentence.
+        why: The evidence, in sentences.
+        gain: What it may bring; None where it is not known without training again.
+        images: Those that it is about, the most urgent first.
+        split: Of these images.
+        how: What to type or to do.
+    """
+
+    kind: FixKind
+    title: str
+    why: str
+    gain: Gain | None
+    images: tuple[int, ...]
+    split: SplitName
+    how: str
+
+
+@dataclass(frozen=True, config=_CHECKED)
+class AuditWarning:
+    """What makes the numbers mean less than they seem to."""
+
+    kind: WarningKind
+    text: str
+
+
+@dataclass(frozen=True, config=_CHECKED)
+class Finding:
+    """On generated data: what was measured, what came, what to hold it against, what it means."""
+
+    what: str
+    value: str
+    expected: str
+    meaning: str
+
+
+@dataclass(frozen=True, config=_CHECKED)
+class AuditResult:
+    """Everything that an audit found.
+
+    Attributes:
+        schema: Of the file that holds it.
+        duplicates: None without images.
+        conformal: Sets for several wanted coverages; empty with fewer than two test images.
+        confused_pairs: The most frequent first, 200 at most.
+        slices: In the order of their p-values.
+        robustness: None where errors under corruption were not measured.
+        fixes: In the order to do them.
+        ground_truth: Findings next to what was planted; empty for data that is not generated.
+    """
+
+    schema: int
+    accuracy: Accuracy
+    calibration: Calibration
+    selective: Selective
+    conformal: tuple[ConformalSets, ...]
+    confused_pairs: tuple[ConfusedPair, ...]
+    difficulty: Difficulty
+    label_issues: LabelIssues
+    duplicates: Duplicates | None
+    slices: tuple[Slice, ...]
+    robustness: Robustness | None
+    error_budget: ErrorBudget
+    fixes: tuple[Fix, ...]
+    warnings: tuple[AuditWarning, ...]
+    ground_truth: tuple[Finding, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain Python values, ready for JSON."""
+        return ADAPTER.dump_python(self, mode="json")
+
+
+ADAPTER = TypeAdapter(AuditResult)
+"""Writes and reads `audit.json`."""
