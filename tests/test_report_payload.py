@@ -118,7 +118,7 @@ def test_the_galleries_hold_the_tables(folder):
         assert columns[f"test.{name}"].tolist() == test[name].tolist(), name
     for name in ("loss", "confidence", "margin", "ambiguity", "suspicion"):
         np.testing.assert_allclose(columns[f"test.{name}"], test[name], rtol=1e-6)
-    names = ["", *gallery.CAUSES]
+    names = ["", *gallery.ALL_CAUSES]
     assert [names[code] for code in columns["test.cause"]] == test["cause"].tolist()
     names = ["", *gallery.KINDS]
     assert [names[code] for code in columns["test.difficulty"]] == test["difficulty"].tolist()

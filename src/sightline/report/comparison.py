@@ -16,6 +16,7 @@ from sightline.files import write_text
 from sightline.report.blocks import Block, Column, Facts, Headline, Section, Table, Tool
 from sightline.report.formatting import class_keys, count, number, page_name, percent, plural, short_name
 from sightline.report.gallery import (
+    COLORS,
     TEST_PIXELS,
     Columns,
     Payload,
@@ -30,7 +31,6 @@ from sightline.report.run_data import ReportData, load_report_data
 
 GROUPS = ("fixed", "broken", "churned")
 _MOST_PER_GROUP = 3_000
-_SCRIPTS = ("page.js", "payload.js", "heat.js", "pictures.js", "changes.js")
 
 
 def write_comparison(
@@ -71,7 +71,7 @@ def render_comparison(a: ReportData, b: ReportData, numbers: Mapping[str, Any]) 
         )
     sections = [_summary(a, b, numbers), _images(numbers), _classes(numbers)]
     title = f"{short_name(a.name, most=36)} → {short_name(b.name, most=36)}"
-    return render_shell(title, sections, payload=_payload(a, b, numbers), scripts=_SCRIPTS)
+    return render_shell(title, sections, payload=_payload(a, b, numbers), entry="comparison")
 
 
 def _summary(a: ReportData, b: ReportData, numbers: Mapping[str, Any]) -> Section:
@@ -177,5 +177,6 @@ def _payload(a: ReportData, b: ReportData, numbers: Mapping[str, Any]) -> Payloa
         "grids": grids,
         "sprites": {"test": add_sprites(blobs, "test", sprites)},
         "columns": columns.places,
+        "enums": {"colors": COLORS},
     }
     return Payload(manifest, {"columns": columns.base64, **blobs})

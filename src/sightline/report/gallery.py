@@ -20,6 +20,9 @@ from matplotlib import colormaps
 from PIL import Image
 
 from sightline.attribution import display
+from sightline.audit import curation
+from sightline.audit.ambiguity import KINDS
+from sightline.audit.error_budget import CAUSES, UNEXPLAINED
 from sightline.report.formatting import class_keys, page_name, short_name
 from sightline.report.run_data import AuditFiles, ReportData
 
@@ -90,6 +93,10 @@ def _encode(sheet: np.ndarray, quality: int) -> bytes:
 TEST_PIXELS, TRAIN_PIXELS = 12_000_000, 5_000_000
 MAP_BYTES = 1_600_000
 MOST_TEST, MOST_TRAIN = 20_000, 5_000
+# The first is the one that a page opens with.
+COLORS = ("inferno", "viridis", "cividis")
+# A column holds the place of a cause here plus one, and 0 for none; so do kinds of difficulty.
+ALL_CAUSES = (*CAUSES, UNEXPLAINED)
 _TYPES = {"u1": "u8", "u2": "u16", "u4": "u32", "i1": "i8", "i2": "i16", "i4": "i32", "f4": "f32"}
 
 
@@ -181,7 +188,7 @@ def reduced_maps(maps: np.ndarray, number: int) -> np.ndarray:
 
 def add_colors(columns: Columns) -> None:
     """Add the colour maps that the page paints heat with: 256 colours of three bytes each."""
-    for name in ("inferno", "viridis", "cividis"):
+    for name in COLORS:
         columns.add(f"colors.{name}", colormaps[name](np.arange(256), bytes=True)[:, :3])
 
 
@@ -228,8 +235,21 @@ def gallery_payload(data: ReportData) -> Payload:
             "train": add_sprites(blobs, "train", make_sprites(train_pictures, most_pixels=TRAIN_PIXELS)),
         },
         "columns": columns.places,
+        "enums": _enums(),
     }
     return Payload(manifest, {"columns": columns.base64, **blobs})
+
+
+def _enums() -> dict[str, Any]:
+    """The closed lists that the script reads, so that each has one definition."""
+    return {
+        "causes": ALL_CAUSES,
+        "kinds": KINDS,
+        "actions": curation.ACTIONS,
+        "fixes_format": curation.FORMAT,
+        "fixes_version": curation.VERSION,
+        "colors": COLORS,
+    }
 
 
 def _slice(facts: dict[str, Any]) -> dict[str, str]:
@@ -252,7 +272,7 @@ def _add_tests(columns: Columns, data: ReportData, audit: AuditFiles, rows: np.n
         columns.add_integers(f"test.{name}", table[name].to_numpy())
     for name in ("loss", "confidence", "margin", "ambiguity", "suspicion"):
         columns.add_floats(f"test.{name}", table[name].to_numpy())
-    causes = pd.Categorical(table["cause"].fillna(""), categories=["", *CAUSES])
+    causes = pd.Categorical(table["cause"].fillna(""), categories=["", *ALL_CAUSES])
     columns.add("test.cause", np.maximum(np.asarray(causes.codes), 0).astype(np.uint8))
     kinds = pd.Categorical(table["difficulty"], categories=["", *KINDS])
     columns.add("test.difficulty", np.maximum(np.asarray(kinds.codes), 0).astype(np.uint8))
@@ -260,11 +280,6 @@ def _add_tests(columns: Columns, data: ReportData, audit: AuditFiles, rows: np.n
     best = np.argsort(-shares, axis=1, kind="stable")[:, :_TOP]
     columns.add_integers("test.top", best)
     columns.add("test.top_share", np.rint(65535 * np.take_along_axis(shares, best, axis=1)).astype(np.uint16))
-
-
-# The order is that of the page: what can be mended first comes first.
-KINDS = ("ambiguous", "hard but right", "easy but wrong")
-CAUSES = ("label suspect", "leaked twin", "shortcut", "ambiguous", "confused pair", "unexplained")
 
 
 def _add_trainings(columns: Columns, audit: AuditFiles, rows: np.ndarray) -> int:

@@ -21,6 +21,7 @@ from markupsafe import Markup
 from sightline.errors import SightlineError
 from sightline.files import write_text
 from sightline.report.blocks import Section, Tool
+from sightline.report.bundle import MODULES, bundle
 from sightline.report.figures import write_figures
 from sightline.report.formatting import plural, short_name
 from sightline.report.gallery import Payload, gallery_payload
@@ -40,19 +41,19 @@ MOST_BYTES = 12_000_000
 
 
 def render_shell(
-    name: str, sections: Sequence[Section], *, payload: Payload | None = None, scripts: Sequence[str] = ()
+    name: str, sections: Sequence[Section], *, payload: Payload | None = None, entry: str = ""
 ) -> str:
-    """Return a page of sections as HTML; `scripts` are templates, run in this order on what `payload` holds.
+    """Return a page of sections as HTML; `entry` names the script of `bundle.PAGES` that reads `payload`.
 
     The policy in the page allows its one style and its one script, by their hashes, and no request.
 
     Raises SightlineError if the page would be larger than 12 MB.
     """
-    styles = ["report.css", *(["interactive.css"] if scripts else [])]
-    style = "\n".join(_template(sheet) for sheet in styles)
-    script = _script(scripts) if scripts else ""
+    styles = ["report.css", *(["interactive.css"] if entry else [])]
+    style = "\n".join(_asset(f"css/{sheet}") for sheet in styles)
+    script = _script(entry) if entry else ""
     environment = jinja2.Environment(
-        loader=jinja2.FunctionLoader(_template),
+        loader=jinja2.FunctionLoader(lambda template: _asset(f"html/{template}")),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
@@ -66,7 +67,7 @@ def render_shell(
         style_source=_digest(style),
         script=Markup(script),
         script_source=_digest(script) if script else "",
-        gallery="details.js" in scripts,
+        gallery=entry == "report",
         manifest=Markup(payload.json) if payload else "",
         blobs={name: Markup(text) for name, text in payload.blobs.items()} if payload else {},
     )
@@ -79,15 +80,14 @@ def render_shell(
     return page
 
 
-def _script(parts: Sequence[str]) -> str:
-    """Return one script: its first part runs at once, the rest when the page is read and first painted."""
-    first, *rest = (_template(part) for part in parts)
-    later = "\n".join(rest)
-    return f'"use strict";\n(() => {{\n{first}\nafterFirstPaint(() => {{\n{later}\n}});\n}})();\n'
+def _script(entry: str) -> str:
+    """Return the script of a page: a wheel carries it ready, a checkout has the modules it is made of."""
+    ready = resources.files("sightline.report") / "assets" / f"{entry}.bundle.js"
+    return ready.read_text(encoding="utf-8") if ready.is_file() else bundle(MODULES / f"{entry}.js")
 
 
-def _template(name: str) -> str:
-    return (resources.files("sightline.report") / "templates" / name).read_text(encoding="utf-8")
+def _asset(name: str) -> str:
+    return (resources.files("sightline.report") / "assets" / name).read_text(encoding="utf-8")
 
 
 def _digest(text: str) -> str:
@@ -101,10 +101,6 @@ def _groups(sections: Sequence[Section]) -> dict[str, list[Section]]:
     return groups
 
 
-_SCRIPTS = (
-    *("page.js", "payload.js", "heat.js", "pictures.js", "address.js", "decisions.js"),
-    *("gallery.js", "details.js", "threshold.js", "report.js"),
-)
 _LAST = (
     explanations.belief_section,
     training.curves_section,
@@ -191,4 +187,4 @@ def render_page(data: ReportData) -> str:
     first = summary.summary_section(data, frozenset(section.anchor for section in rest))
     if data.audit is None:
         return render_shell(data.name, [first, *rest])
-    return render_shell(data.name, [first, *rest], payload=gallery_payload(data), scripts=_SCRIPTS)
+    return render_shell(data.name, [first, *rest], payload=gallery_payload(data), entry="report")

@@ -19,7 +19,7 @@ from sightline.report.blocks import (
     Thumbs,
 )
 from sightline.report.formatting import count, page_name, percent, percent_range, plural, view
-from sightline.report.gallery import CAUSES
+from sightline.report.gallery import ALL_CAUSES
 from sightline.report.run_data import ReportData
 from sightline.report.sections.explanations import MAPS_PART, maps_doubt
 
@@ -149,7 +149,7 @@ def _bar(budget: dict[str, Any], caption: str) -> Block:
     for one in _ordered(budget):
         share = one["count"] / total
         text = f"{one['cause']}: {plural(one['count'], 'mistake')}, {percent(share)}"
-        color = CAUSES.index(one["cause"]) if one["cause"] in CAUSES else len(CAUSES) - 1
+        color = ALL_CAUSES.index(one["cause"]) if one["cause"] in ALL_CAUSES else len(ALL_CAUSES) - 1
         href = view(cause=one["cause"])
         parts.append(Part(one["cause"], color, start, share, count(one["count"]), text, href))
         start += share
@@ -157,7 +157,7 @@ def _bar(budget: dict[str, Any], caption: str) -> Block:
 
 
 def _ordered(budget: dict[str, Any]) -> list[dict[str, Any]]:
-    known = {cause: place for place, cause in enumerate(CAUSES)}
+    known = {cause: place for place, cause in enumerate(ALL_CAUSES)}
     present = [one for one in budget["causes"] if one["count"]]
     return sorted(present, key=lambda one: known.get(one["cause"], len(known)))
 
