@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check clean
+.PHONY: demo test check check-scripts clean
 
 # Train on the embedded data set, and print the path of the finished report.
 demo: $(VENV)/.demo
@@ -12,10 +12,20 @@ demo: $(VENV)/.demo
 test: check
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
-check: $(VENV)/.test
+check: $(VENV)/.test check-scripts
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
+
+# The types of the report's scripts. Only this check needs node: without it, it is left out, but not in CI.
+check-scripts:
+	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory node_modules/.locked && node_modules/.bin/tsc; \
+	elif [ -n "$$CI" ]; then echo "npm is missing, and CI checks the report's scripts with it"; exit 1; \
+	else echo "npm is missing: the types of the report's scripts are not checked"; fi
+
+node_modules/.locked: package.json package-lock.json
+	npm ci --no-audit --no-fund --loglevel=error
+	touch $@
 
 $(VENV)/.demo: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -28,4 +38,4 @@ $(VENV)/.test: pyproject.toml constraints.txt
 	touch $@ $(VENV)/.demo
 
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .ruff_cache
+	rm -rf $(VENV) node_modules build dist .pytest_cache .ruff_cache
