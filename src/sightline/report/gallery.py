@@ -235,12 +235,12 @@ def gallery_payload(data: ReportData) -> Payload:
             "train": add_sprites(blobs, "train", make_sprites(train_pictures, most_pixels=TRAIN_PIXELS)),
         },
         "columns": columns.places,
-        "enums": _enums(),
+        "enums": page_enums(),
     }
     return Payload(manifest, {"columns": columns.base64, **blobs})
 
 
-def _enums() -> dict[str, Any]:
+def page_enums() -> dict[str, Any]:
     """The closed lists that the script reads, so that each has one definition."""
     return {
         "causes": ALL_CAUSES,
