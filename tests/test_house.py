@@ -140,7 +140,18 @@ def test_the_project_speaks_of_itself_alone():
     if not (root / "pyproject.toml").exists():
         pytest.skip("the package is installed without its project")
     words = ["/".join(["", "work", ""]), "../" + "shared"]
-    patterns = ("*.md", "src/**/*.py", "tests/**/*.py", "benchmarks/*", "docs/*", "notebooks/*", ".ci/*")
+    patterns = (
+        "*.md",
+        "*.json",
+        "src/**/*.py",
+        "src/**/*.js",
+        "src/**/*.ts",
+        "tests/**/*.py",
+        "benchmarks/*",
+        "docs/*",
+        "notebooks/*",
+        ".ci/*",
+    )
     for path in [path for pattern in patterns for path in root.glob(pattern)]:
         if path.is_file():
             text = path.read_text(encoding="utf-8", errors="ignore")

@@ -95,6 +95,15 @@ def test_lines_of_the_assets_fit_a_window():
             assert not long, f"{path.name}: lines {long}"
 
 
+def test_the_lock_of_the_type_checker_pins_it_and_names_no_host():
+    lock = PROJECT / "package-lock.json"
+    if not lock.exists():
+        pytest.skip("the package is installed without its project")
+    text = lock.read_text(encoding="utf-8")
+    assert '"integrity": "sha512-' in text
+    assert "://" not in text
+
+
 def test_a_wheel_carries_the_finished_scripts_and_not_the_modules(tmp_path):
     try:
         from hatchling.builders.wheel import WheelBuilder

@@ -233,6 +233,131 @@ def test_keys_alone_move_open_look_decide_and_close(visit, table):
     assert here.page.is_visible("#help")
 
 
+FOCUSED = "document.activeElement"
+
+
+def test_the_heat_maps_are_one_group_of_radio_buttons(visit, table):
+    wrong = np.flatnonzero(table["label"] != table["predicted"])
+    here = visit(f"#img={wrong[4]}")
+    keys, page = here.page.keyboard, here.page
+    title = page.inner_text("#d-title")
+    stops = "[...document.querySelectorAll('#d-which [tabindex=\"0\"]')].map(b => b.dataset.map)"
+    checked = "[...document.querySelectorAll('#d-which [aria-checked=true]')].map(b => b.dataset.map)"
+    assert page.evaluate(stops) == page.evaluate(checked) == ["predicted"]
+    page.focus("#d-next")
+    keys.press("Tab")  # to ×
+    keys.press("Tab")
+    for key, name in (
+        *((None, "predicted"), ("ArrowRight", "true"), ("ArrowDown", "difference"), ("ArrowRight", "none")),
+        *(("ArrowLeft", "difference"), ("ArrowUp", "true"), ("Home", "none"), ("End", "difference")),
+    ):
+        if key:
+            keys.press(key)
+        assert page.evaluate(f"{FOCUSED}.dataset.map") == name
+        assert page.evaluate(stops) == page.evaluate(checked) == [name]
+    assert "rather than" in page.inner_text("#d-said")
+    page.evaluate("document.querySelector('[data-map=true]').focus()")
+    keys.press("Space")
+    assert page.evaluate(checked) == ["true"]
+    assert page.evaluate(f"{FOCUSED}.dataset.map") == "true"
+    assert page.inner_text("#d-title") == title  # no key went on to another image
+    keys.press("j")
+    assert page.inner_text("#d-title") != title
+    assert page.evaluate(f"{FOCUSED}.closest('dialog').id") == "viewer"
+
+
+def test_the_matrix_is_one_tab_stop_and_arrow_keys_lead_to_every_cell_with_images(visit, table):
+    here = visit()
+    keys, page = here.page.keyboard, here.page
+    counts = pd.crosstab(table["label"], table["predicted"]).to_numpy()
+    assert (counts > 0).all()  # so that the keys below land where they would in a full grid
+    focusable = "[...document.querySelectorAll('#confusion-matrix :is(a, button, [tabindex])')]"
+    assert page.evaluate(f"{focusable}.filter(e => e.tabIndex === 0).length") == 1
+    page.evaluate(f"{focusable}.find(e => e.tabIndex === 0).focus()")
+    where = f"(c => [c.parentElement.rowIndex - 1, c.cellIndex - 1])({FOCUSED}.closest('td'))"
+    last = len(counts) - 1
+    for key, cell in (
+        *(("ArrowRight", [0, 1]), ("ArrowDown", [1, 1]), ("ArrowLeft", [1, 0]), ("ArrowLeft", [1, 0])),
+        *(("End", [1, last]), ("ArrowUp", [0, last]), ("ArrowUp", [0, last]), ("Control+End", [last, last])),
+        *(("Home", [last, 0]), ("Control+Home", [0, 0]), ("ArrowDown", [1, 0]), ("ArrowRight", [1, 1])),
+        ("ArrowRight", [1, 2]),
+    ):
+        keys.press(key)
+        assert page.evaluate(where) == cell, key
+        assert page.evaluate(f"{focusable}.filter(e => e.tabIndex === 0).length") == 1
+    keys.press("Tab")
+    keys.press("Shift+Tab")
+    assert page.evaluate(where) == [1, 2]  # the place is kept
+    keys.press("Enter")
+    here.text("#count", f"{counts[1, 2]} of")
+    assert here.shown() == expected(table, (table["label"] == 1) & (table["predicted"] == 2))
+
+
+def test_a_matrix_of_a_hundred_classes_is_one_tab_stop(visit, tmp_path):
+    names = tuple(f"class {c}" for c in range(100))
+    folder = write_audit(write_run(tmp_path / "many", predictions=predictions_of(names, n=600)))
+    here = visit(address=write_report(folder).as_uri())
+    links = "[...document.querySelectorAll('#confusion-matrix td a')]"
+    assert here.page.evaluate(f"{links}.length") > 200
+    assert here.page.evaluate(f"{links}.filter(a => a.tabIndex === 0).length") == 1
+    # empty cells are passed over, and the last cell with images of the row is found
+    here.page.evaluate(f"{links}.find(a => a.tabIndex === 0).focus()")
+    here.page.keyboard.press("End")
+    here.page.keyboard.press("ArrowRight")
+    last = "[...document.activeElement.closest('tr').querySelectorAll('a')].at(-1) === document.activeElement"
+    assert here.page.evaluate(last)
+
+
+def test_after_a_link_into_the_gallery_its_keys_work(visit, table):
+    here = visit()
+    cell = here.page.locator(".matrix td.diagonal a").first
+    cell.click()
+    here.text("#count", f"{cell.inner_text()} of")
+    first, second = here.shown()[:2]
+    here.page.keyboard.press("Enter")
+    assert here.page.inner_text("#d-title") == f"Test image {first}"
+    here.page.keyboard.press("Escape")
+    here.page.keyboard.press("j")
+    here.page.keyboard.press("Enter")
+    assert here.page.inner_text("#d-title") == f"Test image {second}"
+    again = visit("#true=cat&pred=bird")  # an address that was sent to somebody
+    again.page.keyboard.press("Enter")
+    assert again.page.inner_text("#d-title") == f"Test image {again.shown()[0]}"
+
+
+def test_a_search_without_hits_is_answered_in_a_sentence(visit):
+    here = visit()
+    assert not here.page.is_visible("#nothing")
+    here.page.fill("#f-q", "no class is called so")
+    assert here.shown() == []
+    assert here.page.inner_text("#nothing").startswith("No test image fits this search")
+    assert here.page.is_visible("#nothing")
+    here.page.keyboard.press("Escape")  # leaves the search for the list
+    assert here.page.evaluate(f"{FOCUSED}.id") == "grid"
+    here.page.click("#clear")
+    assert not here.page.is_visible("#nothing")
+    assert here.page.evaluate(f"{FOCUSED}.id") == "grid"
+    assert here.count() == 300
+
+
+def test_decisions_that_cannot_be_read_are_answered_in_a_sentence(visit, run, tmp_path):
+    card = json.loads((run / "data.json").read_text(encoding="utf-8"))["fingerprint"]
+    head = {"format": "sightline-fixes", "version": 1, "data": card}
+    here = visit()
+    path = tmp_path / "fixes.json"
+    for content, words in (
+        (head | {"decisions": [None]}, "Decision 1 of 1 fits no image"),
+        (head | {"decisions": [{"split": "test", "index": "4", "action": "keep"}]}, "Decision 1 of 1 fits"),
+        ({"decisions": [None]}, "not a fixes.json"),
+        (head | {"decisions": []}, "0 decisions in all"),
+        ([], "not a fixes.json"),
+    ):
+        path.write_text(json.dumps(content), encoding="utf-8")
+        here.page.set_input_files("#import-file", path)
+        here.page.wait_for_selector(f"#decided-said:has-text('{words}')")
+    assert here.page.inner_text("#decided-count") == "No decisions yet"
+
+
 def test_an_open_image_says_what_the_tables_say(visit, table, run):
     wrong = np.flatnonzero(table["label"] != table["predicted"])
     index = int(wrong[4])

@@ -16,9 +16,11 @@ function startMatrix(table) {
   for (const link of all) link.tabIndex = -1;
   let [stop] = all;
   stop.tabIndex = 0;
+  const box = table.closest(".scroll");
   table.setAttribute("role", "grid");
+  table.setAttribute("aria-label", box?.getAttribute("aria-label") ?? "");
   // What scrolls holds a tab stop now, and needs none of its own.
-  table.closest(".scroll")?.removeAttribute("tabindex");
+  box?.removeAttribute("tabindex");
   table.addEventListener("focusin", (event) => {
     const link = event.target instanceof Element ? event.target.closest("a") : null;
     if (!link) return;
