@@ -120,7 +120,7 @@ def in_a_fresh_process(code: str) -> str:
         "[getattr(room, name) for name in room.__all__]",
         "from sightline import plot_explanations; from sightline.report import write_sample_sheet",
         "from sightline.predictions import rank_mistakes, confused_pairs, read_predictions, load_dynamics",
-        "from sightline.audit import area_under_margin, rank_by_dynamics",
+        "from sightline.audit import Evidence, make_audit, read_audit",
     ],
 )
 def test_torch_is_not_imported_by(code):

@@ -1,4 +1,4 @@
-"""Is the confidence to be trusted: calibration error, how much of it is noise, and the reliability table.
+"""Is the confidence to be trusted: calibration error, how much of it is noise, and one temperature.
 
 A model is calibrated if, of the images that it is 80 % sure of, 80 % are right (Guo 2017).
 
@@ -6,14 +6,14 @@ A model is calibrated if, of the images that it is 80 % sure of, 80 % are right 
     >>> round(calibration_error(confidence, correct), 4)  # bins at .9 and .6: (2 * .1 + 2 * .1) / 4
     0.1
 
-A measured error is never zero, because accuracy in a bin is counted on few images: `calibration_floor`
+A measured error is never zero, because accuracy in a bin is counted on few images: `calibration_noise`
 says what a perfectly calibrated model with these very confidences would show.
 
-One number that mends the confidence: divide the logits by a temperature (Guo 2017).
+One number corrects the confidence: divide the logits by a temperature (Guo 2017).
 
->>> logits = np.array([[4.0, 0.0]] * 10)  # sure at 98 %, and right in 8 of 10
->>> round(fit_temperature(logits, np.array([0] * 8 + [1] * 2)), 3)  # 4 / log(8 / 2)
-2.885
+    >>> logits = np.array([[4.0, 0.0]] * 10)  # sure at 98 %, and right in 8 of 10
+    >>> round(fit_temperature(logits, np.array([0] * 8 + [1] * 2)), 3)  # 4 / log(8 / 2)
+    2.885
 """
 
 from __future__ import annotations
@@ -24,12 +24,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sightline.audit.result import Calibration, ReliabilityBin
 from sightline.audit.validation import CHUNK, confident, labelled, of_label
-from sightline.errors import SightlineError
+from sightline.errors import InputError
+from sightline.predictions import Predictions
 from sightline.stats import wilson_intervals
 
 if TYPE_CHECKING:
-    import pandas as pd
     from numpy.typing import ArrayLike
 
     Binning = Callable[[np.ndarray, int], np.ndarray]
@@ -54,73 +55,97 @@ def calibration_error(
 ) -> float:
     """Return the expected calibration error sum_b n_b/N |accuracy_b - confidence_b|, in [0, 1].
 
-    confidence: (N,) in [0, 1], of the predicted class. correct: (N,) bool. binning: a function from the
-    confidences and the number of bins to their edges: `equal_width`, `equal_mass` or your own. A bin holds
-    its lower edge; the last one also its upper edge, so that a confidence of 1 counts (Guo 2017, eq. 3).
+    A bin holds its lower edge; the last one also its upper edge, so that a confidence of 1 counts (Guo 2017,
+    eq. 3).
+
+    Args:
+        confidence: (N,) in [0, 1], of the predicted class.
+        correct: (N,) bool.
+        bins: How many.
+        binning: A function from the confidences and the number of bins to their edges: `equal_width`,
+            `equal_mass` or your own.
+
+    Raises:
+        InputError: Shapes differ, a confidence is outside [0, 1], or the edges do not ascend.
     """
     confidence, correct = confident(confidence, correct)
-    places = bin_of(confidence, _edges(confidence, bins, binning))
-    return float(np.abs(np.bincount(places, correct - confidence)).sum() / len(confidence))
+    number = bin_of(confidence, _edges(confidence, bins, binning))
+    return float(np.abs(np.bincount(number, correct - confidence)).sum() / len(confidence))
 
 
 @dataclass(frozen=True)
-class CalibrationFloor:
-    """The error that chance alone gives a perfectly calibrated model: its mean and its 95 % quantile."""
+class CalibrationNoise:
+    """The error that noise alone gives a perfectly calibrated model: its mean and its 95 % quantile."""
 
     mean: float
     high: float
 
 
-def calibration_floor(
+def calibration_noise(
     confidence: ArrayLike,
     *,
     bins: int = 15,
     binning: Binning = equal_width,
     draws: int = 200,
     seed: int = 0,
-) -> CalibrationFloor:
+) -> CalibrationNoise:
     """Return what `calibration_error` shows if each image is right with exactly its confidence.
 
     An error below `high` is within noise. The answers are drawn `draws` times; memory is that of one draw.
     Source: the consistency resampling of Bröcker & Smith (2007), with the confidences kept.
     """
     confidence, _ = confident(confidence, np.ones(np.shape(confidence), bool))
-    places, rng = bin_of(confidence, _edges(confidence, bins, binning)), np.random.default_rng(seed)
-    expected = np.bincount(places, confidence)
+    number, rng = bin_of(confidence, _edges(confidence, bins, binning)), np.random.default_rng(seed)
+    expected = np.bincount(number, confidence)
     errors = np.empty(draws)
     for draw in range(draws):
         right = rng.random(len(confidence)) < confidence
-        errors[draw] = np.abs(np.bincount(places[right], minlength=len(expected)) - expected).sum()
+        errors[draw] = np.abs(np.bincount(number[right], minlength=len(expected)) - expected).sum()
     errors /= len(confidence)
-    return CalibrationFloor(float(errors.mean()), float(np.quantile(errors, 0.95)))
+    return CalibrationNoise(float(errors.mean()), float(np.quantile(errors, 0.95)))
 
 
-def reliability(
+def reliability_bins(
     confidence: ArrayLike, correct: ArrayLike, *, bins: int = 15, binning: Binning = equal_width
-) -> pd.DataFrame:
-    """Return the table of the reliability diagram, a row for each bin, empty ones too.
-
-    Columns: low, high (edges), count, confidence and accuracy (means in the bin, NaN where it is empty),
-    interval_low, interval_high (Wilson interval of the accuracy at 95 %).
-    """
-    import pandas as pd
-
+) -> tuple[ReliabilityBin, ...]:
+    """Return the bins of the reliability diagram, empty ones too; arguments as of `calibration_error`."""
     confidence, correct = confident(confidence, correct)
     edges = _edges(confidence, bins, binning)
-    places = bin_of(confidence, edges)
-    count, right = (np.bincount(places, weights, bins) for weights in (None, correct))
-    totals = np.maximum(count, 1)
+    number = bin_of(confidence, edges)
+    count, right = (np.bincount(number, weights, bins) for weights in (None, correct))
+    total = np.bincount(number, confidence, bins)
     low, high = wilson_intervals(right, count)
-    return pd.DataFrame(
-        {
-            "low": edges[:-1],
-            "high": edges[1:],
-            "count": count,
-            "confidence": np.where(count, np.bincount(places, confidence, bins) / totals, np.nan),
-            "accuracy": np.where(count, right / totals, np.nan),
-            "interval_low": low,
-            "interval_high": high,
-        }
+    return tuple(
+        ReliabilityBin(
+            low=edges[k],
+            high=edges[k + 1],
+            count=count[k],
+            confidence=total[k] / count[k] if count[k] else None,
+            accuracy=right[k] / count[k] if count[k] else None,
+            interval=(low[k], high[k]),
+        )
+        for k in range(bins)
+    )
+
+
+def measure_calibration(predictions: Predictions, fitted: CrossFit | None) -> Calibration:
+    """Return calibration error, what of it is noise, what a temperature does, and the reliability diagram.
+
+    fitted: of `cross_fit_temperature`, None where nothing can be fitted.
+    """
+    p = predictions
+    noise = calibration_noise(p.confidence)
+    useful = fitted if fitted is not None and fitted.fitted else None
+    return Calibration(
+        ece=calibration_error(p.confidence, p.correct),
+        ece_equal_mass=calibration_error(p.confidence, p.correct, binning=equal_mass),
+        noise_mean=noise.mean,
+        noise_high=noise.high,
+        nll=fitted.nll if fitted else float(p.loss.mean()),
+        temperature=useful and useful.temperature,
+        ece_after=useful and useful.ece_after,
+        nll_after=useful and useful.nll_after,
+        reliability=reliability_bins(p.confidence, p.correct),
     )
 
 
@@ -131,16 +156,14 @@ def bin_of(confidence: np.ndarray, edges: np.ndarray) -> np.ndarray:
 
 def _edges(confidence: np.ndarray, bins: int, binning: Binning) -> np.ndarray:
     if bins < 1:
-        raise SightlineError(f"{bins} bins hold nothing; give 1 or more")
+        raise InputError(f"{bins} bins hold nothing; give 1 or more")
     edges = np.asarray(binning(confidence, bins), np.float64)
     if edges.shape != (bins + 1,) or (np.diff(edges) < 0).any():
-        raise SightlineError(
-            f"the binning returned edges {edges.shape}; {bins} bins need {bins + 1} that ascend"
-        )
+        raise InputError(f"the binning returned edges {edges.shape}; {bins} bins need {bins + 1} that ascend")
     return edges
 
 
-COLDEST, HOTTEST = 0.05, 20.0
+COLDEST, HOTTEST = 0.05, 20.0  # the range of temperatures
 
 
 def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> float:
@@ -157,9 +180,14 @@ def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> float:
 class CrossFit:
     """A temperature, and what it gives on images that it was not fitted to.
 
-    temperature: fitted to all images, the one to use. fold_temperatures: of each fold's complement; their
-    spread is that of the fit. nll, nll_after: mean cross-entropy in nats. ece, ece_after: calibration
-    error in [0, 1], 15 bins of one width. gain: ece - ece_after, with its 95 % interval (bootstrap).
+    Attributes:
+        temperature: Fitted to all images, the one to use.
+        fold_temperatures: Of each fold's complement; their spread is that of the fit.
+        nll: Mean cross-entropy in nats.
+        nll_after: The same on images that the temperature was not fitted to.
+        ece: Calibration error in [0, 1], 15 bins of one width.
+        ece_after: The same on images that the temperature was not fitted to.
+        gain: 95 % interval of ece - ece_after (bootstrap).
     """
 
     temperature: float
@@ -170,19 +198,35 @@ class CrossFit:
     ece_after: float
     gain: tuple[float, float]
 
+    @property
+    def fitted(self) -> bool:
+        """Whether the temperature is one to use.
+
+        At the end of its range it is none: the model made no mistake, or knows nothing.
+        """
+        return COLDEST < self.temperature < HOTTEST
+
 
 def cross_fit_temperature(logits: ArrayLike, labels: ArrayLike, *, folds: int = 2, seed: int = 0) -> CrossFit:
     """Fit a temperature to all folds but one, scale that one with it, and so each fold in turn.
 
-    logits: (N, C). labels: (N,). What is reported "after" is of data that was not used to fit.
-    Raises SightlineError unless 2 <= folds <= N.
+    What is reported "after" is of data that was not used to fit.
+
+    Args:
+        logits: (N, C).
+        labels: (N,) integers in 0..C-1.
+        folds: Parts of the images.
+        seed: Of the parts, and of the interval.
+
+    Raises:
+        InputError: Shapes do not fit, or not 2 <= folds <= N.
     """
     labels, logits = labelled(labels, logits, "logits")
     if not 2 <= folds <= len(labels):
-        raise SightlineError(f"{folds} folds of {len(labels)} images; from 2 to the number of images fit")
+        raise InputError(f"{folds} folds of {len(labels)} images; from 2 to the number of images fit")
     fold = np.random.default_rng(seed).permutation(np.arange(len(labels)) % folds)
     temperatures = [_fit(labels[fold != k], logits[fold != k]) for k in range(folds)]
-    before, after = (_read(labels, logits, t) for t in (np.ones(len(labels)), np.array(temperatures)[fold]))
+    before, after = (_scaled(labels, logits, t) for t in (np.ones(len(labels)), np.array(temperatures)[fold]))
     correct = before.predicted == labels
     return CrossFit(
         temperature=_fit(labels, logits),
@@ -219,13 +263,13 @@ def _fit(labels: np.ndarray, logits: np.ndarray) -> float:
 
 
 @dataclass(frozen=True)
-class _Reading:
+class _Scaled:
     confidence: np.ndarray
     predicted: np.ndarray
     nll: float
 
 
-def _read(labels: np.ndarray, logits: np.ndarray, temperatures: np.ndarray) -> _Reading:
+def _scaled(labels: np.ndarray, logits: np.ndarray, temperatures: np.ndarray) -> _Scaled:
     """Confidence, prediction and mean loss of logits (N, C) divided by temperatures (N,)."""
     confidence, total = np.empty(len(labels)), 0.0
     for start in range(0, len(labels), CHUNK):
@@ -235,7 +279,7 @@ def _read(labels: np.ndarray, logits: np.ndarray, temperatures: np.ndarray) -> _
         sums = np.exp(scaled).sum(axis=1)
         confidence[rows] = 1 / sums
         total += (np.log(sums) - of_label(labels[rows], scaled)).sum()
-    return _Reading(confidence, logits.argmax(axis=1), float(total / len(labels)))
+    return _Scaled(confidence, logits.argmax(axis=1), float(total / len(labels)))
 
 
 def _gain_interval(

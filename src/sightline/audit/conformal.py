@@ -8,18 +8,19 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sightline.audit.result import ClassCoverage, ConformalSets
 from sightline.audit.validation import halves, labelled, of_label
-from sightline.errors import SightlineError
+from sightline.errors import InputError
 from sightline.stats import wilson_interval, wilson_intervals
 
 if TYPE_CHECKING:
-    import pandas as pd
     from numpy.typing import ArrayLike
+
+WANTED_COVERAGES = (0.8, 0.9, 0.95)
 
 
 def conformal_threshold(labels: ArrayLike, probabilities: ArrayLike, *, coverage: float = 0.9) -> float:
@@ -32,7 +33,7 @@ def conformal_threshold(labels: ArrayLike, probabilities: ArrayLike, *, coverage
     """
     labels, probabilities = labelled(labels, probabilities)
     if not 0 < coverage < 1:
-        raise SightlineError(f"a wanted coverage of {coverage}; it is a share between 0 and 1")
+        raise InputError(f"a wanted coverage of {coverage}; it is a share between 0 and 1")
     scores = 1 - of_label(labels, probabilities).astype(np.float64)
     # A product such as 10 * .9 must not be rounded up because of its last bit.
     rank = math.ceil(round((len(scores) + 1) * coverage, 9))
@@ -44,32 +45,22 @@ def conformal_sets(probabilities: ArrayLike, threshold: float) -> np.ndarray:
     return 1 - np.asarray(probabilities, np.float64) <= threshold
 
 
-@dataclass(frozen=True)
-class ConformalCheck:
-    """A threshold from one half of the images, and what its sets were on the other half.
-
-    realised: share of sets that hold the label, with its 95 % interval (Wilson). mean_size: classes in a
-    set. single, empty: share of sets with one class and with none; a single one can go its way
-    automatically, all others to a reader. per_class: a row for each class: count, realised, interval_low,
-    interval_high (the promise is for the mean over all classes, not for each).
-    """
-
-    coverage: float
-    threshold: float
-    realised: float
-    interval: tuple[float, float]
-    mean_size: float
-    single: float
-    empty: float
-    per_class: pd.DataFrame
-
-
 def check_conformal(
     labels: ArrayLike, probabilities: ArrayLike, *, coverage: float = 0.9, seed: int = 0
-) -> ConformalCheck:
-    """Choose the threshold for `coverage` on a random half of the images and check it on the other half."""
-    import pandas as pd
+) -> ConformalSets:
+    """Choose the threshold for `coverage` on a random half of the images and check it on the held-out half.
 
+    An image whose set is a single class can go its way automatically, all others to a reader.
+
+    Args:
+        labels: (N,) integers in 0..C-1, N > 1.
+        probabilities: (N, C) on images that neither trained nor chose the model.
+        coverage: Share of the sets that is wanted to hold the label, between 0 and 1.
+        seed: Of the halves.
+
+    Raises:
+        InputError: A value does not fit.
+    """
     labels, probabilities = labelled(labels, probabilities)
     first, second = halves(len(labels), seed)
     threshold = conformal_threshold(labels[first], probabilities[first], coverage=coverage)
@@ -77,8 +68,7 @@ def check_conformal(
     held, sizes, classes = of_label(labels, sets), sets.sum(axis=1), sets.shape[1]
     count, right = (np.bincount(labels, weights, classes) for weights in (None, held))
     low, high = wilson_intervals(right, count)
-    share = np.divide(right, count, out=np.full(classes, np.nan), where=count > 0)
-    return ConformalCheck(
+    return ConformalSets(
         coverage=coverage,
         threshold=threshold,
         realised=float(held.mean()),
@@ -86,7 +76,25 @@ def check_conformal(
         mean_size=float(sizes.mean()),
         single=float((sizes == 1).mean()),
         empty=float((sizes == 0).mean()),
-        per_class=pd.DataFrame(
-            {"count": count, "realised": share, "interval_low": low, "interval_high": high}
+        per_class=tuple(
+            ClassCoverage(k, count[k], right[k] / count[k] if count[k] else None, (low[k], high[k]))
+            for k in range(classes)
         ),
     )
+
+
+def measure_conformal(
+    labels: np.ndarray, probabilities: np.ndarray, *, seed: int = 0
+) -> tuple[ConformalSets, ...]:
+    """Return the sets for coverages of 80, 90 and 95 %; none for fewer than two images."""
+    return tuple(
+        check_conformal(labels, probabilities, coverage=coverage, seed=seed)
+        for coverage in WANTED_COVERAGES
+        if len(labels) > 1
+    )
+
+
+def set_sizes(labels: np.ndarray, probabilities: np.ndarray, *, coverage: float = 0.9) -> np.ndarray:
+    """Return how many classes are in each image's set, (N,), with the threshold from all images."""
+    threshold = conformal_threshold(labels, probabilities, coverage=coverage)
+    return conformal_sets(probabilities, threshold).sum(axis=1)

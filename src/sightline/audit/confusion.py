@@ -6,15 +6,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sightline.audit.slices import holm
+from sightline.audit.result import ConfusedPair
 from sightline.predictions import Predictions, pair_counts
-from sightline.stats import wilson_intervals
+from sightline.stats import holm, wilson_intervals
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-def confusion_pairs(predictions: Predictions, most: int | None = None) -> pd.DataFrame:
+_LISTED = 200  # pairs
+
+
+def confusion_pairs(predictions: Predictions, limit: int | None = None) -> pd.DataFrame:
     """List the pairs (true class, predicted class) that occur, the most frequent first.
 
     Columns: true, predicted (class numbers), count, share (of the true class's images), interval_low,
@@ -43,7 +46,7 @@ def confusion_pairs(predictions: Predictions, most: int | None = None) -> pd.Dat
     tail = np.minimum(binom.cdf(count, both, share), binom.sf(count - 1, both, share))
     pairs.insert(4, "interval_low", low)
     pairs.insert(5, "interval_high", high)
-    return pairs.assign(reverse=reverse, p_direction=np.minimum(1, 2 * tail)).iloc[:most]
+    return pairs.assign(reverse=reverse, p_direction=np.minimum(1, 2 * tail)).iloc[:limit]
 
 
 def frequent_pairs(predictions: Predictions, pairs: pd.DataFrame, *, level: float = 0.05) -> np.ndarray:
@@ -64,3 +67,20 @@ def frequent_pairs(predictions: Predictions, pairs: pd.DataFrame, *, level: floa
     table = np.zeros((classes, classes), bool)
     table[true[frequent], predicted[frequent]] = True
     return table[predictions.labels, predictions.predicted]
+
+
+def describe_pairs(pairs: pd.DataFrame) -> tuple[ConfusedPair, ...]:
+    """Return the most frequent of `confusion_pairs`."""
+    return tuple(
+        ConfusedPair(
+            true=row["true"],
+            predicted=row["predicted"],
+            count=row["count"],
+            share=row["share"],
+            interval=(row["interval_low"], row["interval_high"]),
+            median_loss=row["median_loss"],
+            reverse=row["reverse"],
+            p_direction=row["p_direction"],
+        )
+        for row in pairs.head(_LISTED).to_dict("records")
+    )

@@ -1,23 +1,21 @@
-"""What to do first: an action with its evidence and what it may gain, and the order of actions.
+"""What to do first: the findings of an audit as actions, with their evidence and what they may gain, in
+order.
 
-A gain is in points (hundredths) of a stated unit and never more than what the action touches can give. Where
-only a new training run can tell, there is none, and `how` says how to find out.
-
-Findings of the audit as fixes: each function takes one finding and states what its mending may gain.
-
-None comes where a finding gives no reason to act.
+Each function takes one finding and returns one fix, or None where the finding gives no reason to act. A gain
+is in points (hundredths) of its unit and never more than what the action touches can give. Where only a new
+training run can tell, there is none, and `how` says how to find out.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sightline.audit.calibration import COLDEST, HOTTEST, CrossFit
-from sightline.audit.selective import Rejection
+from sightline.audit.calibration import CrossFit
+from sightline.audit.result import Fix, FixKind, Gain, SplitName, Threshold
+from sightline.audit.slices import FoundSlice
 from sightline.stats import wilson_interval
 
 if TYPE_CHECKING:
@@ -26,115 +24,89 @@ if TYPE_CHECKING:
 
 # What was measured wrongly comes first, because every other number rests on it; then what teaches the model;
 # then what only changes how its answers are used.
-TIERS = {"relabel": 0, "drop": 0, "collect": 1, "temperature": 2, "threshold": 2}
-
-
-@dataclass(frozen=True)
-class Gain:
-    """An expected gain and its range, in points (hundredths) of `unit`; negative where a number falls."""
-
-    value: float
-    low: float
-    high: float
-    unit: str
-
-
-@dataclass(frozen=True)
-class Fix:
-    """One action: what to do, why, what it may gain, on which images (of `split`), and how to do it here.
-
-    kind: a key of `TIERS`. gain: None where it is not known without training again.
-    """
-
-    kind: str
-    title: str
-    why: str
-    gain: Gain | None
-    images: tuple[int, ...]
-    split: str
-    how: str
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain Python values, ready for JSON."""
-        return {**asdict(self), "images": list(self.images)}
-
-
-def rank_fixes(fixes: Sequence[Fix | None], sizes: Mapping[str, int]) -> list[Fix]:
-    """Return the fixes in the order to do them, None left out.
-
-    First by `TIERS`: what is wrong with the data, then what teaches the model, then what changes how its
-    answers are used. Within a tier by the size of the expected change in points; where it is not known, by
-    the share of the split that it touches, which bounds it. sizes: {"train": N, "test": N}.
-    """
-
-    def key(fix: Fix) -> tuple[int, float]:
-        points = abs(fix.gain.value) if fix.gain else 100 * len(fix.images) / sizes[fix.split]
-        return TIERS[fix.kind], -points
-
-    return sorted((fix for fix in fixes if fix is not None), key=key)
-
-
-ACCURACY = "points of test accuracy"
-MEASURED = "points of measured test accuracy"
+_TIERS = {
+    FixKind.RELABEL: 0,
+    FixKind.DROP: 0,
+    FixKind.COLLECT: 1,
+    FixKind.TEMPERATURE: 2,
+    FixKind.THRESHOLD: 2,
+}
+_ACCURACY, _MEASURED = "test accuracy", "measured test accuracy"
 _SLICE = "Add training images of this kind, or an augmentation that makes them"
 _SHORTCUT = "Add training images with the sign and another class, or an augmentation that hides the sign"
 _TRAIN_AND_COMPARE = "sightline run RECIPE --fixes fixes.json; sightline compare RUN_A RUN_B"
 
-# Of the labels that confident learning flagged in ten test sets, people found 51 % wrong
-# (Northcutt, Athalye & Mueller 2021, "Pervasive label errors in test sets").
 CONFIRMED = 0.51
+"""Of the labels that confident learning flagged in ten test sets, people found 51 % wrong (Northcutt, Athalye
+& Mueller 2021, "Pervasive label errors in test sets")."""
 
 
-def relabel_test(suspects: pd.DataFrame, correct: ArrayLike, *, confirmed: float = CONFIRMED) -> Fix | None:
-    """The fix for suspicious test labels (`label_suspects`); None without any.
+def rank_fixes(fixes: Sequence[Fix | None], sizes: Mapping[SplitName, int]) -> list[Fix]:
+    """Return the fixes in the order to do them, None left out.
+
+    First what is wrong with the data, then what teaches the model, then what changes how its answers are
+    used. Among those by the size of the expected change in points; where it is not known, by the share of the
+    split that it touches, which bounds it. sizes: images of each split.
+    """
+
+    def key(fix: Fix) -> tuple[int, float]:
+        points = abs(fix.gain.value) if fix.gain else 100 * len(fix.images) / sizes[fix.split]
+        return _TIERS[fix.kind], -points
+
+    return sorted((fix for fix in fixes if fix is not None), key=key)
+
+
+def relabel_test(issues: pd.DataFrame, correct: ArrayLike, *, confirmed: float = CONFIRMED) -> Fix | None:
+    """The fix for label issues of the test split (`find_label_issues`); None without any.
 
     Only a mistake can become a right answer by a new label: at most all flagged mistakes do, at least none.
     The value takes the share `confirmed` of them.
     """
-    found = _issues(suspects)
+    found = _flagged(issues)
     if found.empty:
         return None
     wrong = ~np.asarray(correct, bool)[found["index"]]
-    most = _points(wrong.sum() / len(suspects))
+    highest = _points(wrong.sum() / len(issues))
     return Fix(
-        kind="relabel",
+        kind=FixKind.RELABEL,
         title=f"Check the labels of {_images(len(found), 'test')}",
         why=f"The model confidently names another class; {wrong.sum()} of them count as mistakes now. "
         "New labels change the measure, not the model.",
-        gain=Gain(confirmed * most, 0.0, most, MEASURED),
+        gain=Gain(confirmed * highest, 0.0, highest, _MEASURED),
         images=_indices(found["index"]),
-        split="test",
+        split=SplitName.TEST,
         how="Decide relabel, keep or drop in the report and export fixes.json: "
         "sightline run RECIPE --fixes fixes.json",
     )
 
 
-def relabel_train(suspects: pd.DataFrame, *, evidence: str) -> Fix | None:
-    """The fix for suspicious training labels (`suspects_from_dynamics`, `label_suspects`); None without any.
+def relabel_train(issues: pd.DataFrame, *, evidence: str) -> Fix | None:
+    """The fix for label issues of the training split; None without any.
 
-    evidence: where the list comes from, as the end of a sentence: "their margin stayed negative in training".
+    issues: of `label_issues_from_dynamics` or `find_label_issues`. evidence: where the list comes from, as
+        the end of a sentence: "their margin stayed negative in training".
     """
-    found = _issues(suspects)
+    found = _flagged(issues)
     if found.empty:
         return None
-    share = len(found) / len(suspects)
+    share = len(found) / len(issues)
     return Fix(
-        kind="relabel",
+        kind=FixKind.RELABEL,
         title=f"Check the labels of {_images(len(found), 'training')}",
-        why=f"{_percent(share)} of the training labels are suspicious: {evidence}. "
-        "What mending them gains is not known without training again.",
+        why=f"{_percent(share)} of the training labels are probably wrong: {evidence}. "
+        "What correcting them gains is not known without training again.",
         gain=None,
         images=_indices(found["index"]),
-        split="train",
+        split=SplitName.TRAIN,
         how=f"Decide relabel, keep or drop in the report, export fixes.json, then: {_TRAIN_AND_COMPARE}",
     )
 
 
-def drop_twins(correct: ArrayLike, leaked: ArrayLike) -> Fix | None:
+def drop_near_duplicates(correct: ArrayLike, leaked: ArrayLike) -> Fix | None:
     """The fix for test images with a near-duplicate in training, (N,) bool each; None without any.
 
-    The gain is of the measured accuracy and mostly negative: it shows what the twins had added. Its range is
-    the Wilson interval of the accuracy without them.
+    The gain is of the measured accuracy and mostly negative: it shows what the near-duplicates had added. Its
+    range is the Wilson interval of the accuracy without them.
     """
     correct, leaked = np.asarray(correct, bool), np.asarray(leaked, bool)
     if not leaked.any() or leaked.all():
@@ -143,13 +115,13 @@ def drop_twins(correct: ArrayLike, leaked: ArrayLike) -> Fix | None:
     low, high = wilson_interval(int(rest.sum()), len(rest))
     value, low, high = (_points(share - before) for share in (rest.mean(), low, high))
     return Fix(
-        kind="drop",
-        title=f"Leave {_images(int(leaked.sum()), 'test')} with a twin in training out of the measure",
+        kind=FixKind.DROP,
+        title=f"Leave {_images(int(leaked.sum()), 'test')} with a near-duplicate in training out of the test",
         why=f"They are right in {_percent(correct[leaked].mean())}, all others in {_percent(rest.mean())}: "
         "a copy shows memory, not skill.",
-        gain=Gain(value, low, high, MEASURED),
+        gain=Gain(value, low, high, _MEASURED),
         images=_indices(np.flatnonzero(leaked)),
-        split="test",
+        split=SplitName.TEST,
         how="Decide drop in the report and export fixes.json: sightline run RECIPE --fixes fixes.json",
     )
 
@@ -163,47 +135,40 @@ def drop_copies(copies: ArrayLike, *, total: int) -> Fix | None:
     if not len(copies):
         return None
     return Fix(
-        kind="drop",
+        kind=FixKind.DROP,
         title=f"Drop {_images(len(copies), 'training')}: near-duplicates of others",
         why=f"{_percent(len(copies) / total)} of the training images are near-duplicates: they weigh twice "
         "what they show once. What dropping them gains is not known without training again.",
         gain=None,
         images=_indices(copies),
-        split="train",
+        split=SplitName.TRAIN,
         how=f"Decide drop in the report, export fixes.json, then: {_TRAIN_AND_COMPARE}",
     )
 
 
-def collect_for_slice(
-    name: str,
-    rows: ArrayLike,
-    *,
-    wrong: int,
-    rest: float,
-    total: int,
-    evidence: str = "",
-    shortcut: bool = False,
-) -> Fix:
-    """The fix for a slice: a group of test images that is wrong more often than the others.
+def collect_for_slice(found: FoundSlice, wrong: ArrayLike) -> Fix:
+    """The fix for a slice: a kind of test images that is wrong more often than the others. wrong: (N,) bool.
 
-    rows: indices of its test images, `wrong` of them mistakes. rest: error rate of the others, in [0, 1].
-    total: test images. If the slice became as good as the rest, it would gain rows / total (error - rest);
-    the range is that of the Wilson interval of its error rate, not below 0. shortcut: the model looks at
-    something that only goes with the class it says, so that images without that are needed.
+    If the slice became as good as the rest, it would gain its share of the images times (error - rest); the
+    range is that of the Wilson interval of its error rate, not below 0. In a shortcut the model looks at
+    something that only goes with the class it names, so that images without that are needed.
     """
-    rows = np.asarray(rows, int)
-    error, share = wrong / len(rows), len(rows) / total
-    ends = (error, *wilson_interval(wrong, len(rows)))
-    value, low, high = (_points(share * max(end - rest, 0)) for end in ends)
+    wrong, rows = np.asarray(wrong, bool), found.rows
+    mistakes = int(wrong[rows].sum())
+    error, share = mistakes / len(rows), len(rows) / len(wrong)
+    ends = (error, *wilson_interval(mistakes, len(rows)))
+    value, low, high = (_points(share * max(end - found.rest, 0)) for end in ends)
+    evidence = f" {found.evidence}." if found.evidence else ""
     return Fix(
-        kind="collect",
-        title=f"{'Break the shortcut' if shortcut else 'Collect or augment'}: {name}",
-        why=f"{_percent(error)} of these {len(rows)} test images are wrong, against {_percent(rest)} of the "
-        f"others. {evidence}".strip(),
-        gain=Gain(value, low, high, f"{ACCURACY}, if they became like the others"),
+        kind=FixKind.COLLECT,
+        title=f"{'Break the shortcut' if found.shortcut else 'Collect or augment'}: {found.name}",
+        why=f"{_percent(error)} of these {len(rows)} test images are wrong, against {_percent(found.rest)} "
+        f"of the others.{evidence}",
+        gain=Gain(value, low, high, f"{_ACCURACY}, if they became like the others"),
         images=_indices(rows),
-        split="test",
-        how=f"{_SHORTCUT if shortcut else _SLICE}, then train and compare: sightline compare RUN_A RUN_B",
+        split=SplitName.TEST,
+        how=f"{_SHORTCUT if found.shortcut else _SLICE}, then train and compare: "
+        "sightline compare RUN_A RUN_B",
     )
 
 
@@ -221,77 +186,71 @@ def collect_for_pair(
     true, predicted = class_names[int(pair["true"])], class_names[int(pair["predicted"])]
     back = f"the other way round {_times(int(pair['reverse']))}"
     return Fix(
-        kind="collect",
-        title=f"Collect images that tell “{true}” from “{predicted}”",
+        kind=FixKind.COLLECT,
+        title=f"Collect images that show how “{true}” differs from “{predicted}”",
         why=f"“{true}” is taken for “{predicted}” {_times(int(pair['count']))}, in {_percent(pair['share'])} "
         f"of its images ({_percent(pair['interval_low'])} to {_percent(pair['interval_high'])}); {back}.",
         gain=Gain(
             _points((pair["count"] - usual) / total),
             0.0,
             _points(pair["count"] / total),
-            f"{ACCURACY}, if the pair became as rare as others of its class",
+            f"{_ACCURACY}, if the pair became as rare as others of its class",
         ),
         images=_indices(images),
-        split="test",
+        split=SplitName.TEST,
         how="Look at the mistakes in the report's confusion matrix, add training images of the two classes "
         "that look like them, then train and compare: sightline compare RUN_A RUN_B",
     )
 
 
 def use_temperature(fitted: CrossFit) -> Fix | None:
-    """The fix for confidence that is off; None where the gain is not clear of zero, or nothing fits.
-
-    A temperature at the end of its range is none: the model made no mistake, or knows nothing.
-    """
+    """The fix for confidence that is off; None where the gain is not clear of zero, or nothing fits."""
     low, high = fitted.gain
-    if low <= 0 or not COLDEST < fitted.temperature < HOTTEST:
+    if low <= 0 or not fitted.fitted:
         return None
     side = "too sure" if fitted.temperature > 1 else "not sure enough"
     return Fix(
-        kind="temperature",
+        kind=FixKind.TEMPERATURE,
         title=f"Divide the logits by {fitted.temperature:.2f}",
         why=f"The model is {side}: calibration error {_percent(fitted.ece)}, with the temperature "
         f"{_percent(fitted.ece_after)} on images it was not fitted to. No prediction changes.",
-        gain=Gain(
-            _points(fitted.ece - fitted.ece_after), _points(low), _points(high), "points of calibration error"
-        ),
+        gain=Gain(_points(fitted.ece - fitted.ece_after), _points(low), _points(high), "calibration error"),
         images=(),
-        split="test",
+        split=SplitName.TEST,
         how=f"probabilities = softmax(logits / {fitted.temperature:.4f})",
     )
 
 
-def use_threshold(rejection: Rejection, correct: ArrayLike) -> Fix | None:
+def use_threshold(threshold: Threshold, correct: ArrayLike) -> Fix | None:
     """The fix for answers that have to be safer than the model is; None where it would not gain."""
     error = 1 - float(np.asarray(correct, bool).mean())
-    if rejection.checked >= error:
+    if threshold.error >= error:
         return None
-    low, high = rejection.interval
+    low, high = threshold.interval
     sure = (
-        "guaranteed at 95 %" if rejection.guaranteed else f"not guaranteed: up to {_percent(rejection.bound)}"
+        "guaranteed at 95 %" if threshold.guaranteed else f"not guaranteed: up to {_percent(threshold.bound)}"
     )
     return Fix(
-        kind="threshold",
-        title=f"Send images below a confidence of {rejection.threshold:.3f} to a reader",
-        why=f"The model then answers {_percent(rejection.coverage)} of the images and is wrong in "
-        f"{_percent(rejection.checked)} of those instead of {_percent(error)} "
-        f"({_percent(rejection.error)} was wanted; {sure}).",
+        kind=FixKind.THRESHOLD,
+        title=f"Send images below a confidence of {threshold.threshold:.3f} to a person",
+        why=f"The model then answers {_percent(threshold.coverage)} of the images and is wrong in "
+        f"{_percent(threshold.error)} of those instead of {_percent(error)} "
+        f"({_percent(threshold.wanted_error)} was wanted; {sure}).",
         gain=Gain(
-            _points(error - rejection.checked),
+            _points(error - threshold.error),
             _points(error - high),
             _points(error - low),
-            f"points of error, on the {_percent(rejection.coverage)} of the images that are answered",
+            f"error, on the {_percent(threshold.coverage)} of the images that are answered",
         ),
         images=(),
-        split="test",
-        how=f"answer only where confidence >= {rejection.threshold:.6g}",
+        split=SplitName.TEST,
+        how=f"answer only where confidence >= {threshold.threshold:.6g}",
     )
 
 
-def _issues(suspects: pd.DataFrame) -> pd.DataFrame:
-    """The rows to read, the most suspicious first, equal ones in data order."""
-    found = suspects.loc[suspects["issue"]]
-    return found.sort_values(by="suspicion", ascending=False, kind="stable")
+def _flagged(issues: pd.DataFrame) -> pd.DataFrame:
+    """The rows to read, the lowest quality first, equal ones in data order."""
+    return issues.loc[issues["flagged"]].sort_values(by="label_quality", kind="stable")
 
 
 def _points(share: float) -> float:

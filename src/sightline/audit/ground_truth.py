@@ -1,30 +1,51 @@
-"""What was found in generated data, beside what was planted there.
+"""On generated data: what was found next to what was planted.
 
-The audit's findings held against what was planted in generated data.
+>>> precision_recall(found=[3, 5, 8], planted=[3, 8, 9, 10])
+ListQuality(found=3, planted=4, hits=2, precision=0.6666666666666666, recall=0.5)
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sightline.audit.label_issues import ListQuality, precision_recall
+from sightline.audit.result import Finding
+from sightline.audit.slices import FoundSlice
 from sightline.audit.training_dynamics import area_under_margin
 from sightline.data import PlantedTruth
 from sightline.predictions import Predictions
 
 if TYPE_CHECKING:
-    from sightline.audit.pipeline import Findings
+    import pandas as pd
+    from numpy.typing import ArrayLike
 
 
-class Finding(TypedDict):
-    """One line of the report: what was measured, what came, what to hold it against, what it means."""
+@dataclass(frozen=True)
+class ListQuality:
+    """A list next to the truth: sizes, hits, precision (hits / found), recall (hits / planted)."""
 
-    what: str
-    value: str
-    expected: str
-    meaning: str
+    found: int
+    planted: int
+    hits: int
+    precision: float
+    recall: float
+
+
+def precision_recall(found: ArrayLike, planted: ArrayLike) -> ListQuality:
+    """Compare a list of indices with the planted ones; the order does not count, nor does a repetition."""
+    found, planted = np.unique(np.asarray(found, int)), np.unique(np.asarray(planted, int))
+    hits = len(np.intersect1d(found, planted))
+    nan = float("nan")
+    return ListQuality(
+        found=len(found),
+        planted=len(planted),
+        hits=hits,
+        precision=hits / len(found) if len(found) else nan,
+        recall=hits / len(planted) if len(planted) else nan,
+    )
 
 
 def check_planted(
@@ -36,9 +57,13 @@ def check_planted(
 ) -> list[Finding]:
     """Return the findings for wrong labels, the shortcut, the leaks and the objects' masks.
 
-    train, test: predictions on both splits. heatmaps: (N, H, W) in [0, 1] of the test images, for the
-    class that was predicted, at the size of the images. margins: (E, N) of the training images over the
-    epochs, where they were kept.
+    Args:
+        truth: What was planted.
+        train: Predictions on the training split.
+        test: Predictions on the test split.
+        heatmaps: (N, H, W) in [0, 1] of the test images, for the class that was predicted, at the images'
+            size.
+        margins: (E, N) of the training images over the epochs, where they were kept.
     """
     labels = [wrong_labels(truth, train)]
     if margins is not None:
@@ -55,7 +80,7 @@ def wrong_labels(truth: PlantedTruth, train: Predictions) -> Finding:
     return Finding(
         what=f"Wrong training labels among the {planted} training images with the largest loss",
         value=f"{found} of {planted}",
-        expected=f"{planted**2 / len(train):.1f} by chance",
+        expected=f"{planted**2 / len(train):.1f} expected by chance",
         meaning="A training image that stays expensive is the first place to look for a wrong label.",
     )
 
@@ -80,32 +105,40 @@ def wrong_labels_by_margin(truth: PlantedTruth, margins: np.ndarray, losses: np.
 
 
 def average_precision(order: np.ndarray, wanted: np.ndarray) -> float:
-    """Return the mean, over the wanted images, of the share of wanted ones up to their place in `order`.
+    """Return the average precision of a ranking, in (0, 1]; NaN without any wanted image.
 
-    order: (N,) indices, first things first. wanted: (W,) indices. In (0, 1]; NaN without any wanted.
+    It is the mean, over the wanted images, of the share of wanted ones up to their rank.
+
+    Args:
+        order: (N,) indices, first things first.
+        wanted: (W,) indices.
 
     >>> average_precision(np.array([3, 0, 2, 1]), np.array([3, 2]))
     0.8333333333333333
     """
-    places = np.flatnonzero(np.isin(order, wanted))
-    return float(((np.arange(len(places)) + 1) / (places + 1)).mean()) if len(places) else float("nan")
+    from sklearn.metrics import average_precision_score
+
+    relevant = np.isin(order, wanted)
+    return (
+        float(average_precision_score(relevant, -np.arange(len(order)))) if relevant.any() else float("nan")
+    )
 
 
 def shortcut(truth: PlantedTruth, test: Predictions, heatmaps: np.ndarray) -> list[Finding]:
-    """How often the mark makes the model say its class, and how much of the heat then falls on it."""
+    """How often the mark makes the model name its class, and how much of the heat then falls on it."""
     name = test.class_names[truth.shortcut_class]
-    says = test.predicted == truth.shortcut_class
+    named = test.predicted == truth.shortcut_class
     others = test.labels != truth.shortcut_class
     marked, plain = truth.shortcut_test & others, ~truth.shortcut_test & others
     if not marked.any() or not plain.any():
         return []
     rate = Finding(
         what=f"Test images of other classes with the mark that are called “{name}”",
-        value=_percent(says[marked].mean()),
-        expected=f"{_percent(says[plain].mean())} without the mark",
+        value=_percent(named[marked].mean()),
+        expected=f"{_percent(named[plain].mean())} without the mark",
         meaning=f"In training the mark appeared only on “{name}”: the model took it for a sign of the class.",
     )
-    fooled = marked & says
+    fooled = marked & named
     if not fooled.any():
         return [rate]
     top, left, bottom, right = truth.shortcut_box
@@ -121,7 +154,7 @@ def shortcut(truth: PlantedTruth, test: Predictions, heatmaps: np.ndarray) -> li
 
 
 def leaks(truth: PlantedTruth, test: Predictions) -> Finding | None:
-    """The accuracy on test images that were copied from training, beside that on all others."""
+    """The accuracy on test images that were copied from training, next to that on all others."""
     leaked = np.zeros(len(test), bool)
     leaked[truth.leaks[:, 0]] = True
     if not leaked.any() or leaked.all():
@@ -158,45 +191,51 @@ def _percent(share: float) -> str:
     return f"{100 * share:.1f} %"
 
 
-def score_findings(truth: PlantedTruth, found: Findings) -> list[Finding]:
-    """Return precision and recall of label suspects and leaks, and whether the shortcut was found."""
+def score_audit(
+    truth: PlantedTruth,
+    *,
+    issues: dict[str, pd.DataFrame | None],
+    leaked: np.ndarray,
+    expected_by_chance: float,
+    slices: Sequence[FoundSlice],
+    class_names: Sequence[str],
+) -> tuple[Finding, ...]:
+    """Return how good the lists of label issues and leaks are, and whether the shortcut was found.
+
+    issues: tables of label issues of the training split, by where they come from. leaked: (N_test,) bool.
+    """
     scored = []
-    lists = {"dynamics of training": found.train_suspects, "folds": found.fold_suspects}
-    for source, suspects in lists.items():
-        if suspects is not None:
-            flagged = np.flatnonzero(suspects["issue"])
-            share = len(truth.wrong_labels) / len(suspects)
+    for source, table in issues.items():
+        if table is not None:
+            flagged = np.flatnonzero(table["flagged"])
+            share = len(truth.wrong_labels) / len(table)
             scored.append(
                 Finding(
-                    what=f"Suspicious training labels, from the {source}",
+                    what=f"Flagged training labels, from {source}",
                     value=_quality(precision_recall(flagged, truth.wrong_labels)),
-                    expected=f"precision {100 * share:.1f} % by chance",
+                    expected=f"precision {100 * share:.1f} % expected by chance",
                     meaning="The list of labels to check holds what was planted, and little else.",
                 )
             )
-    leaked = np.flatnonzero(found.duplicates.leaked)
     scored.append(
         Finding(
-            what="Test images with a twin in training",
-            value=_quality(precision_recall(leaked, truth.leaks[:, 0])),
-            expected=f"{found.duplicates.chance:.1f} pairs by chance",
+            what="Test images with a near-duplicate in training",
+            value=_quality(precision_recall(np.flatnonzero(leaked), truth.leaks[:, 0])),
+            expected=f"{expected_by_chance:.1f} pairs expected by chance",
             meaning="Copies were planted exact, mirrored, brighter and noisy.",
         )
     )
-    scored.append(_shortcut(truth, found))
-    return scored
+    return (*scored, _shortcut_found(truth, slices, class_names))
 
 
-def _shortcut(truth: PlantedTruth, found: Findings) -> Finding:
-    named = found.evidence.predictions.class_names[truth.shortcut_class]
-    shortcuts = [one for one in found.slices if one.shortcut]
-    expected = f"images called “{named}” with evidence in the top right corner"
-    meaning = "The slices were searched without knowing of the mark; half of the images had no say in it."
+def _shortcut_found(truth: PlantedTruth, slices: Sequence[FoundSlice], class_names: Sequence[str]) -> Finding:
+    expected = f"images called “{class_names[truth.shortcut_class]}” with evidence in the top right corner"
+    meaning = "The search did not know of the mark; the held-out half had no say in it."
+    shortcuts = [one for one in slices if one.shortcut]
     if not shortcuts:
         return Finding(what="The shortcut", value="not found", expected=expected, meaning=meaning)
     best = shortcuts[0]
-    marked = np.flatnonzero(truth.shortcut_test)
-    share = np.isin(best.rows, marked).mean()
+    share = np.isin(best.rows, np.flatnonzero(truth.shortcut_test)).mean()
     return Finding(
         what="The shortcut",
         value=f"found: {best.name}; {100 * share:.0f} % of them carry the mark",

@@ -1,92 +1,33 @@
-"""Which labels are probably wrong: from probabilities, from the course of training, and do the two agree.
+"""Which labels are probably wrong: from probabilities, and from the course of training.
 
     >>> labels = np.array([0, 0, 1, 1])
     >>> p = np.array([[0.9, 0.1], [0.05, 0.95], [0.2, 0.8], [0.3, 0.7]])
-    >>> label_suspects(labels, p)[["label", "suggested", "issue"]].values.tolist()[1]
+    >>> find_label_issues(labels, p)[["label", "suggested", "flagged"]].values.tolist()[1]
     [0, 1, True]
 
-Suspicion is in [0, 1] everywhere: above 1/2 the model speaks for another class. `issue` is the shorter list
-to read first. Nothing here proves a label wrong: a hard image looks the same to a model.
-
-Which training labels are probably wrong, from how their margins went while the model was trained.
-
-How far two lists agree, and how far a list agrees with a truth that was planted.
-
->>> precision_recall(found=[3, 5, 8], planted=[3, 8, 9, 10])
-ListQuality(found=3, planted=4, hits=2, precision=0.6666666666666666, recall=0.5)
+Label quality is in [0, 1] everywhere, low is bad: below 1/2 the model speaks for another class. `flagged` is
+the shorter list to read first. Nothing here proves a label wrong: a hard image looks the same to a model.
 """
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
+from sightline.audit.result import Agreement, IssueMethod, LabelIssue, LabelIssueList
 from sightline.audit.validation import CHUNK, best_other, labelled, of_label
-from sightline.errors import SightlineError
+from sightline.errors import InputError, MissingExtraError
 
 if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import ArrayLike
 
-
-@dataclass(frozen=True)
-class Agreement:
-    """The overlap of the tops of two rankings of the same images.
-
-    top: how many images of each were taken. both: indices that both list, in the order of their mean rank.
-    jaccard: |both| / |either|. by_chance: the jaccard of two lists whose overlap is that of random lists.
-    """
-
-    top: int
-    both: np.ndarray
-    jaccard: float
-    by_chance: float
-
-
-def suspect_agreement(a: ArrayLike, b: ArrayLike, *, top: int) -> Agreement:
-    """Compare the `top` most suspicious images of two scores (N,) of the same images, high first.
-
-    Equal scores stand in data order; NaN stands last. Raises SightlineError unless 1 <= top <= N.
-    """
-    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
-    if a.ndim != 1 or a.shape != b.shape:
-        raise SightlineError(f"the scores are {a.shape} and {b.shape}; two rankings need the same (N,)")
-    if not 1 <= top <= len(a):
-        raise SightlineError(f"the top {top} of {len(a)} images; from 1 to the number of images fit")
-    top_a, top_b = (np.argsort(-scores, kind="stable")[:top] for scores in (a, b))
-    both, first, second = np.intersect1d(top_a, top_b, return_indices=True)
-    both = both[np.argsort(first + second, kind="stable")]
-    chance = top**2 / len(a)
-    return Agreement(top, both, len(both) / (2 * top - len(both)), chance / (2 * top - chance))
-
-
-@dataclass(frozen=True)
-class ListQuality:
-    """A list beside the truth: sizes, hits, precision (hits / found), recall (hits / planted)."""
-
-    found: int
-    planted: int
-    hits: int
-    precision: float
-    recall: float
-
-
-def precision_recall(found: ArrayLike, planted: ArrayLike) -> ListQuality:
-    """Compare a list of indices with the planted ones; the order does not count, nor does a repetition."""
-    found, planted = np.unique(np.asarray(found, int)), np.unique(np.asarray(planted, int))
-    hits = len(np.intersect1d(found, planted))
-    nan = float("nan")
-    return ListQuality(
-        found=len(found),
-        planted=len(planted),
-        hits=hits,
-        precision=hits / len(found) if len(found) else nan,
-        recall=hits / len(planted) if len(planted) else nan,
-    )
+_LISTED, _AT_LEAST = 200, 10  # rows of a list of images
+_FITTED = 50_000  # values that the mixture is fitted to: even quantiles of all
+_STRONG = 10.0  # difference of BIC that Kass & Raftery (1995) call very strong
 
 
 def self_confidence(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
@@ -139,37 +80,50 @@ def off_diagonal(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
 def noise_rate_pruning(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
     """Return cleanlab's `find_label_issues`, (N,) bool: pruned by the noise rate of each pair of classes.
 
-    For probabilities of images that did not train the model: of a test split, or from folds. Raises
-    SightlineError where the extra `cleanlab` is not installed.
+    For probabilities of images that did not train the model: of a test split, or from folds.
+
+    Raises:
+        MissingExtraError: The extra `cleanlab` is not installed.
     """
     try:
         from cleanlab.filter import find_label_issues
     except ImportError:
-        raise SightlineError(
+        raise MissingExtraError(
             "confident learning with pruning needs cleanlab; pip install 'sightline-vision[cleanlab]'"
         ) from None
     return np.asarray(find_label_issues(labels, probabilities, n_jobs=1))
 
 
-def label_suspects(
+def find_label_issues(
     labels: ArrayLike,
     probabilities: ArrayLike,
     *,
     quality: Callable[[np.ndarray, np.ndarray], np.ndarray] = normalized_margin,
     find: Callable[[np.ndarray, np.ndarray], np.ndarray] = off_diagonal,
 ) -> pd.DataFrame:
-    """Return how suspicious each label is, a row per image in data order.
+    """Return how well each label fits its image, a row for each in data order.
 
-    labels: (N,). probabilities: (N, C) of a model that was not trained on these images: on its own training
-    images a model repeats their labels. quality: a function of both, (N,) in [0, 1], low where the label is
-    doubtful: `normalized_margin`, `self_confidence`. find: a function of both, (N,) bool: `off_diagonal`,
-    `noise_rate_pruning`. Columns: index, label, suggested (the most probable other class), suspicion
-    (1 - quality), issue (bool).
+    Args:
+        labels: (N,) integers in 0..C-1.
+        probabilities: (N, C) of a model that was not trained on these images: on its own training images a
+            model repeats their labels.
+        quality: A function of both, (N,) in [0, 1], low where the label is doubtful: `normalized_margin`,
+            `self_confidence`.
+        find: A function of both, (N,) bool: `off_diagonal`, `noise_rate_pruning`.
+
+    Returns:
+        Columns: index, label, suggested (the most probable other class), label_quality, flagged (bool). With
+            one class no label can be another: quality 1.
+
+    Raises:
+        InputError: Shapes do not fit, or a value is outside its range.
     """
     labels, probabilities = labelled(labels, probabilities)
+    if probabilities.shape[1] == 1:
+        return _issue_table(labels, labels, np.ones(len(labels)), np.zeros(len(labels), bool))
     suggested = best_other(labels, probabilities)
-    suspicion = 1 - np.asarray(quality(labels, probabilities), np.float64)
-    return suspect_table(labels, suggested, suspicion, np.asarray(find(labels, probabilities)))
+    values = np.asarray(quality(labels, probabilities), np.float64)
+    return _issue_table(labels, suggested, values, np.asarray(find(labels, probabilities)))
 
 
 def _confident_class(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
@@ -184,10 +138,10 @@ def _confident_class(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarra
     return found
 
 
-def suspect_table(
-    labels: np.ndarray, suggested: np.ndarray, suspicion: np.ndarray, issue: np.ndarray
+def _issue_table(
+    labels: np.ndarray, suggested: np.ndarray, label_quality: np.ndarray, flagged: np.ndarray
 ) -> pd.DataFrame:
-    """Return what every list of suspects holds: index, label, suggested, suspicion, issue."""
+    """What every table of label issues holds."""
     import pandas as pd
 
     return pd.DataFrame(
@@ -195,45 +149,49 @@ def suspect_table(
             "index": np.arange(len(labels)),
             "label": labels,
             "suggested": suggested,
-            "suspicion": suspicion,
-            "issue": issue.astype(bool),
+            "label_quality": label_quality,
+            "flagged": flagged.astype(bool),
         }
     )
 
 
-_FITTED = 50_000  # values that the mixture is fitted to: even quantiles of all
-_STRONG = 10.0  # difference of BIC that Kass & Raftery (1995) call very strong
-
-
-def suspects_from_dynamics(
+def label_issues_from_dynamics(
     labels: ArrayLike, aum: ArrayLike, mean_probability: ArrayLike, suggested: ArrayLike
 ) -> pd.DataFrame:
-    """Return how suspicious each training label is, a row per image in data order.
-
-    labels, suggested: (N,) classes; suggested is what the model says in the label's place. aum: (N,) area
-    under the margin, in logits (Pleiss 2020). mean_probability: (N,) of the label over the epochs. NaN where
-    an image was not trained on.
-
-    Columns: index, label, suggested, suspicion, posterior, issue. suspicion is 1 / (1 + exp(aum)): the share
-    that the label's rival gets of the two at the mean margin. posterior is the probability that an image
-    with a negative area belongs to the lower of two normal groups (0 for a positive one); its sum
-    estimates the number of wrong labels. issue: a posterior above 1/2 and a mean probability below 1/2.
+    """Return how well each training label fits its image, from how its margin went while the model was
+    trained.
 
     Where we deviate: Pleiss et al. find the threshold by training again with a class of planted wrong labels.
     Here it comes from the areas alone, as where two fitted normal groups weigh the same, and only if there
     are two: they fit very much better than one (BIC), the upper one was learnt, and the lower one was not
     (its mean is negative). A clean set has no issues, and neither has one whose few wrong labels are lost
     among many hard images: they still rank high.
+
+    Args:
+        labels: (N,) classes.
+        aum: (N,) area under the margin, in logits (Pleiss 2020); NaN where an image was not trained on.
+        mean_probability: (N,) of the label over the epochs; NaN where an image was not trained on.
+        suggested: (N,) what the model says in the label's place.
+
+    Returns:
+        A row for each image in data order. label_quality: 1 / (1 + exp(-aum)), the share that the label gets
+        of the label and its rival at the mean margin. posterior: the probability that an image with a
+        negative area belongs to the lower of two normal groups (0 for a positive one); its sum estimates the
+        number of wrong labels. flagged: a posterior above 1/2 and a mean probability below 1/2. And index,
+        label, suggested.
+
+    Raises:
+        InputError: Shapes differ.
     """
     labels, aum, mean_probability, suggested = map(np.asarray, (labels, aum, mean_probability, suggested))
     if not labels.shape == aum.shape == mean_probability.shape == suggested.shape or labels.ndim != 1:
-        raise SightlineError(
+        raise InputError(
             f"labels are {labels.shape}, aum {aum.shape}, mean_probability {mean_probability.shape} and "
             f"suggested {suggested.shape}; all need the same (N,)"
         )
     posterior = _low_group(aum.astype(np.float64))
-    issue = (posterior > 0.5) & (mean_probability < 0.5)
-    table = suspect_table(labels, suggested, 1 / (1 + np.exp(np.clip(aum, -700, 700))), issue)
+    flagged = (posterior > 0.5) & (mean_probability < 0.5)
+    table = _issue_table(labels, suggested, 1 / (1 + np.exp(-np.clip(aum, -700, 700))), flagged)
     table.insert(4, "posterior", posterior)
     return table
 
@@ -271,3 +229,49 @@ def _low_group(aum: np.ndarray) -> np.ndarray:
     if len(below):
         posterior[below] = two.predict_proba(aum[below, None])[:, means.argmin()]
     return posterior
+
+
+def compare_rankings(a: ArrayLike, b: ArrayLike, *, top: int) -> Agreement:
+    """Compare the `top` images of two scores of the same images, low first: of two label qualities.
+
+    Equal scores stand in data order; NaN stands last.
+
+    Args:
+        a: (N,).
+        b: (N,).
+        top: From 1 to N.
+
+    Raises:
+        InputError: Shapes differ, or top is outside its range.
+    """
+    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    if a.ndim != 1 or a.shape != b.shape:
+        raise InputError(f"the scores are {a.shape} and {b.shape}; two rankings need the same (N,)")
+    if not 1 <= top <= len(a):
+        raise InputError(f"the top {top} of {len(a)} images; from 1 to the number of images fit")
+    top_a, top_b = (np.argsort(scores, kind="stable")[:top] for scores in (a, b))
+    both, first, second = np.intersect1d(top_a, top_b, return_indices=True)
+    both = both[np.argsort(first + second, kind="stable")]
+    chance = top**2 / len(a)
+    jaccard = len(both) / (2 * top - len(both))
+    return Agreement(top, tuple(both.tolist()), jaccard, chance / (2 * top - chance))
+
+
+def list_label_issues(table: pd.DataFrame, method: IssueMethod) -> LabelIssueList:
+    """Return the flagged rows of a table of label issues, and at least the ten of the lowest quality."""
+    flagged = int(table["flagged"].to_numpy().sum())
+    estimated = float(table["posterior"].to_numpy().sum()) if "posterior" in table else float(flagged)
+    ranked = table.sort_values("label_quality", kind="stable", na_position="last")
+    ranked = ranked.sort_values("flagged", ascending=False, kind="stable")
+    rows = tuple(
+        LabelIssue(
+            index=row["index"],
+            label=row["label"],
+            suggested=row["suggested"],
+            label_quality=None if np.isnan(row["label_quality"]) else row["label_quality"],
+            flagged=row["flagged"],
+        )
+        for row in ranked.head(min(_LISTED, max(_AT_LEAST, flagged))).to_dict("records")
+    )
+    # A mixture that found no second group says nothing of the number; a list without flags says 0.
+    return LabelIssueList(method, flagged, estimated if estimated or "posterior" not in table else None, rows)

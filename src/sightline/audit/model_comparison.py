@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sightline.errors import SightlineError
+from sightline.errors import InputError
 from sightline.predictions import Predictions
+from sightline.stats import paired_interval
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -64,9 +65,10 @@ class Comparison:
 def compare_predictions(a: Predictions, b: Predictions) -> Comparison:
     """Compare two models image by image.
 
-    The interval of a difference is that of Agresti & Min (2005) for paired shares: Wald's, after half an
-    image was added to each of the four cells. Raises SightlineError unless both are about the same images:
-    as many, with the same labels and classes.
+    The interval of a difference is that of Agresti & Min (2005) for paired shares.
+
+    Raises:
+        InputError: They are not about the same images: as many, with the same labels and classes.
     """
     import pandas as pd
     from scipy.stats import binomtest
@@ -75,14 +77,14 @@ def compare_predictions(a: Predictions, b: Predictions) -> Comparison:
     fixed, broken = ~a.correct & b.correct, a.correct & ~b.correct
     churned = ~a.correct & ~b.correct & (a.predicted != b.predicted)
     gained, lost = int(fixed.sum()), int(broken.sum())
-    low, high = _paired_interval(np.array(gained), np.array(lost), np.array(len(a)))
+    low, high = paired_interval(gained, lost, len(a))
     classes = len(a.class_names)
     count, right_a, right_b, better, worse = (
         np.bincount(a.labels[chosen], minlength=classes)
         for chosen in (slice(None), a.correct, b.correct, fixed, broken)
     )
     totals = np.where(count, count, np.nan)
-    lows, highs = _paired_interval(better, worse, totals)
+    lows, highs = paired_interval(better, worse, totals)
     per_class = pd.DataFrame(
         {
             "label": list(a.class_names),
@@ -109,24 +111,17 @@ def compare_predictions(a: Predictions, b: Predictions) -> Comparison:
     )
 
 
-def _paired_interval(gained: np.ndarray, lost: np.ndarray, n: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    n, gained, lost = n + 2, gained + 0.5, lost + 0.5
-    centre = (gained - lost) / n
-    half = 1.959964 * np.sqrt(((gained + lost) / n - centre**2) / n)
-    return np.maximum(centre - half, -1), np.minimum(centre + half, 1)
-
-
 def _check_same(a: Predictions, b: Predictions) -> None:
     if a.class_names != b.class_names:
-        raise SightlineError(
+        raise InputError(
             f"the classes differ: {', '.join(a.class_names[:5])} ... and {', '.join(b.class_names[:5])} ...; "
             "only models of the same classes can be compared"
         )
     if len(a) != len(b):
-        raise SightlineError(f"{len(a)} and {len(b)} images; compare both models on the same test split")
+        raise InputError(f"{len(a)} and {len(b)} images; compare both models on the same test split")
     differing = int((a.labels != b.labels).sum())
     if differing:
-        raise SightlineError(
+        raise InputError(
             f"the labels of {differing} of {len(a)} images differ; predict both with the same labels, or "
-            "give both the mended ones: Predictions(a.logits, b.labels, a.class_names)"
+            "give both the corrected ones: Predictions(a.logits, b.labels, a.class_names)"
         )

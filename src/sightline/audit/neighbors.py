@@ -1,29 +1,24 @@
-"""The training images that look most like a mistake to the model, and what their labels say.
+"""The training images that look most like a mistake to the model: exact nearest neighbors by cosine.
 
     near = nearest_neighbors(test_features[rows], train_features)
-    evidence = neighbour_evidence(near.indices, data.train.labels, labels[rows], predicted[rows], class_names)
+    data.train.labels[near.indices]  # (M, k)
 
 Where the nearest training images bear the predicted class, the model did as it was taught; where they bear
 the label, it had what it needed; where they are of all kinds, it had seen nothing like it.
 
-Exact nearest neighbours by cosine, in blocks of a bounded size: matrix products, no index.
-
-Products in float32 find the few that can be among the nearest; these are worked out again in float64, so
-that equal images have exactly equal similarities and ties can be broken by index.
+Matrix products in blocks of a bounded size, no search index. Products in float32 find the few that can be
+among the nearest; these are worked out again in float64, so that equal images have exactly equal similarities
+and ties can be broken by index.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sightline.errors import SightlineError
-
-if TYPE_CHECKING:
-    import pandas as pd
+from sightline.errors import InputError
 
 BLOCK = 2**24  # similarities held at once: 64 MB in float32
 _GROUP = 32  # columns that are represented by their largest value
@@ -62,7 +57,7 @@ def nearest_rows(queries: np.ndarray, keys: np.ndarray, k: int) -> tuple[np.ndar
 
 
 def _candidates(block: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the places, in order, of some values of each row (Q, N), the k largest among them.
+    """Return the indices, in order, of some values of each row (Q, N), the k largest among them.
 
     The columns are dealt out in groups. The k-th largest of the groups' maxima is not over the k-th largest
     value, as each maximum is a value; so only groups that reach it are looked into.
@@ -88,7 +83,7 @@ def _candidates(block: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
 def pairs_above(
     queries: np.ndarray, keys: np.ndarray, threshold: float, *, upper: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the places (queries, keys) of all pairs whose similarity is at least `threshold`.
+    """Return the indices (queries, keys) of all pairs whose similarity is at least `threshold`.
 
     upper: only pairs whose key comes after the query, of one set with itself; half of the work.
     """
@@ -159,53 +154,14 @@ def nearest_neighbors(
     """
     queries, keys = np.asarray(queries), np.asarray(keys)
     if queries.ndim != 2 or keys.ndim != 2 or queries.shape[1] != keys.shape[1]:
-        raise SightlineError(
+        raise InputError(
             f"features are {queries.shape} and {keys.shape}; neighbours need (M, D) and (N, D) of one model"
         )
     if not 1 <= k <= len(keys):
-        raise SightlineError(f"k is {k}; {len(keys)} rows to choose from allow 1 to {len(keys)}")
+        raise InputError(f"k is {k}; {len(keys)} rows to choose from allow 1 to {len(keys)}")
     for features in (queries, keys):
         bad = len(features) - int(np.isfinite(features).all(axis=1).sum())
         if bad:
-            raise SightlineError(f"{bad} rows of features are not finite; predict with precision float32")
+            raise InputError(f"{bad} rows of features are not finite; predict with precision float32")
     rows = np.arange(len(queries)) if rows is None else rows
     return Neighbors(rows, *nearest_rows(unit_rows(queries), unit_rows(keys), k))
-
-
-def neighbour_evidence(
-    indices: np.ndarray,
-    train_labels: np.ndarray,
-    labels: np.ndarray,
-    predicted: np.ndarray,
-    class_names: Sequence[str],
-) -> pd.DataFrame:
-    """Return what the labels of the neighbours say of each image.
-
-    indices: (M, k) training images near it. labels, predicted: (M,) of the image itself.
-    Columns: majority (the commonest label among the neighbours, the nearest one's among equals), votes (how
-    many bear it), for_label, for_predicted (how many bear the image's label, the predicted class), and
-    evidence, a sentence such as "4 of 5 nearest training images are labelled “dog”, as predicted".
-    """
-    import pandas as pd
-
-    near = np.asarray(train_labels)[indices]  # (M, k)
-    k = near.shape[1]
-    counts = (near[:, :, None] == near[:, None, :]).sum(axis=2)  # (M, k): votes for each neighbour's label
-    leader = counts.argmax(axis=1)  # the first of equals, which is the nearest
-    rows = np.arange(len(near))
-    majority, votes = near[rows, leader], counts[rows, leader]
-    ending = np.where(majority == predicted, ", as predicted", "")
-    ending = np.where(majority == labels, np.where(majority == predicted, "", ", as labelled"), ending)
-    evidence = [
-        f"{count} of {k} nearest training images are labelled “{class_names[label]}”{end}"
-        for label, count, end in zip(majority, votes, ending, strict=True)
-    ]
-    return pd.DataFrame(
-        {
-            "majority": majority,
-            "votes": votes,
-            "for_label": (near == np.asarray(labels)[:, None]).sum(axis=1),
-            "for_predicted": (near == np.asarray(predicted)[:, None]).sum(axis=1),
-            "evidence": evidence,
-        }
-    )

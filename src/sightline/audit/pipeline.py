@@ -2,50 +2,73 @@
 
     evidence = Evidence(data, predict(model, data.test, class_names=data.class_names))
     audit = make_audit(evidence)
-    audit.fixes                      # ranked actions
+    audit.table("fixes")             # ranked actions
 
 Every part is a function of arrays in this room; here they are put together. What the evidence lacks
-(features, views, maps, dynamics) its parts of the audit lack as well.
-
-Every part of the audit that the evidence allows, run once, before anything is written up.
+(images, features, test-time augmentation, maps, dynamics) its parts of the audit lack as well.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from sightline.audit import facts as result
-from sightline.audit.ambiguity import Difficulty, sort_by_difficulty, view_spread
-from sightline.audit.calibration import CrossFit, calibration_error, calibration_floor, cross_fit_temperature
-from sightline.audit.conformal import conformal_sets, conformal_threshold
-from sightline.audit.confusion import confusion_pairs, frequent_pairs
-from sightline.audit.duplicates.pairs import Duplicates, near_duplicates
-from sightline.audit.error_budget import CAUSES, ErrorBudget, error_budget
-from sightline.audit.facts import Audit, plain
+from sightline.audit.ambiguity import (
+    DifficultyMasks,
+    describe_difficulty,
+    measure_ambiguity,
+    sort_by_difficulty,
+)
+from sightline.audit.attributes import evidence_attributes, image_attributes
+from sightline.audit.calibration import CrossFit, cross_fit_temperature, measure_calibration
+from sightline.audit.conformal import measure_conformal, set_sizes
+from sightline.audit.confusion import confusion_pairs, describe_pairs, frequent_pairs
+from sightline.audit.duplicates.pairs import NearDuplicates, find_near_duplicates
+from sightline.audit.error_budget import assign_causes
 from sightline.audit.fixes import (
-    Fix,
     collect_for_pair,
     collect_for_slice,
     drop_copies,
-    drop_twins,
+    drop_near_duplicates,
     rank_fixes,
     relabel_test,
     relabel_train,
     use_temperature,
     use_threshold,
 )
-from sightline.audit.ground_truth import score_findings
-from sightline.audit.image_attributes import evidence_attributes, image_attributes
+from sightline.audit.ground_truth import score_audit
 from sightline.audit.inputs import Evidence
-from sightline.audit.label_issues import label_suspects, noise_rate_pruning, suspects_from_dynamics
+from sightline.audit.label_issues import (
+    compare_rankings,
+    find_label_issues,
+    label_issues_from_dynamics,
+    list_label_issues,
+    noise_rate_pruning,
+)
 from sightline.audit.neighbors import Neighbors, nearest_neighbors
-from sightline.audit.selective import Rejection, choose_threshold
+from sightline.audit.record import TEST_COLUMNS, TRAIN_COLUMNS, Audit
+from sightline.audit.result import (
+    SCHEMA,
+    Accuracy,
+    AuditResult,
+    AuditWarning,
+    Calibration,
+    Cause,
+    ErrorBudget,
+    Finding,
+    Fix,
+    IssueMethod,
+    LabelIssues,
+    SplitName,
+    Threshold,
+    TtaAccuracy,
+    WarningKind,
+)
+from sightline.audit.selective import measure_selective
 from sightline.audit.slices import (
-    Slice,
+    FoundSlice,
     attribute_conditions,
     class_conditions,
     cluster_conditions,
@@ -53,187 +76,295 @@ from sightline.audit.slices import (
 )
 from sightline.audit.training_dynamics import area_under_margin, cartography, forgetting_events
 from sightline.audit.validation import best_other
+from sightline.stats import wilson_interval
 
-COVERAGE = 0.9  # of the conformal sets whose size each image gets
-_findings_AT_ONCE = 1000  # test images whose attributes are taken together
+_AT_ONCE = 1000  # test images whose attributes are taken together
+_NEIGHBORS = 5  # of each mistake, in training
+_PAIRS = 3  # confused pairs that become a fix of their own
+_NEVER = -1  # forgetting events of an image that was never learnt
 
 
 @dataclass(frozen=True, eq=False)
-class Findings:
-    """What the parts found.
+class _Parts:
+    """What the functions of arrays found, from which result, tables and fixes are made.
 
-    spread: `view_spread` of the test images. test_suspects, train_suspects, fold_suspects: tables of
-    suspects; those of training by its dynamics and by folds, None where there are neither. causes: name ->
-    (N,) bool, see `CAUSES`. neighbours: of the mistakes `neighbour_rows` (M,) in training. set_sizes: (N,).
+    ambiguity, set_sizes: (N,). test_issues, train_issues, fold_issues: tables of label issues; those of
+    training by its dynamics and by folds, None where there are neither. flags: cause -> (N,) bool. primary:
+    (N,) causes.
     """
 
     evidence: Evidence
     pairs: pd.DataFrame
-    spread: pd.DataFrame
-    difficulty: Difficulty
-    test_suspects: pd.DataFrame
-    train_suspects: pd.DataFrame | None
-    fold_suspects: pd.DataFrame | None
-    duplicates: Duplicates
-    slices: list[Slice]
-    causes: dict[str, np.ndarray]
+    ambiguity: np.ndarray
+    difficulty: DifficultyMasks
+    test_issues: pd.DataFrame
+    train_issues: pd.DataFrame | None
+    fold_issues: pd.DataFrame | None
+    duplicates: NearDuplicates | None
+    slices: list[FoundSlice]
+    flags: dict[Cause, np.ndarray]
+    primary: np.ndarray
     budget: ErrorBudget
-    neighbour_rows: np.ndarray
-    neighbours: Neighbors | None
+    fitted: CrossFit | None
     set_sizes: np.ndarray
 
 
-def find_all(evidence: Evidence) -> Findings:
-    """Run the parts in turn."""
+def make_audit(evidence: Evidence) -> Audit:
+    """Return everything that the evidence allows to find.
+
+    Args:
+        evidence: What is known; predictions on a test split at least.
+
+    Returns:
+        The audit. A part that cannot be computed (of one image, of one class, of a test split of copies
+        alone) is None or empty.
+    """
+    parts = _find(evidence)
+    p, seed = evidence.predictions, evidence.seed
+    calibration = measure_calibration(p, parts.fitted)
+    selective = measure_selective(p.confidence, p.correct, seed=seed)
+    duplicates = None if parts.duplicates is None else parts.duplicates.describe(p.correct)
+    result = AuditResult(
+        schema=SCHEMA,
+        accuracy=_accuracy(evidence),
+        calibration=calibration,
+        selective=selective,
+        conformal=measure_conformal(p.labels, p.probabilities, seed=seed),
+        confused_pairs=describe_pairs(parts.pairs),
+        difficulty=describe_difficulty(parts.difficulty, parts.ambiguity, p.confidence, p.correct),
+        label_issues=_label_issues(parts),
+        duplicates=duplicates,
+        slices=tuple(one.describe() for one in parts.slices),
+        robustness=evidence.robustness,
+        error_budget=parts.budget,
+        fixes=tuple(_fixes(parts, selective.thresholds)),
+        warnings=tuple(_warnings(parts, calibration)),
+        ground_truth=_ground_truth(parts),
+    )
+    return Audit(result, _test_table(parts), _train_table(parts), _neighbors(evidence))
+
+
+def _find(evidence: Evidence) -> _Parts:
+    """Run the functions of arrays in turn."""
     p, data = evidence.predictions, evidence.data
-    seen = [p.probabilities[None] if evidence.views is None else evidence.views]
-    spread = view_spread(np.concatenate(seen if evidence.others is None else [*seen, evidence.others]))
-    difficulty = sort_by_difficulty(spread["ambiguity"], p.confidence, p.correct)
-    suspects = label_suspects(p.labels, p.probabilities)
+    answers = [p.probabilities[None] if evidence.tta is None else evidence.tta]
+    answers += [] if evidence.others is None else [evidence.others]
+    ambiguity = measure_ambiguity(np.concatenate(answers))["ambiguity"].to_numpy()
+    difficulty = sort_by_difficulty(ambiguity, p.confidence, p.correct)
+    issues = find_label_issues(p.labels, p.probabilities)
     features = None
     if evidence.features is not None and evidence.train_features is not None:
         features = evidence.train_features, evidence.features
-    duplicates = near_duplicates(data.train, data.test, features=features, seed=evidence.seed)
+    duplicates = None
+    if data is not None:
+        duplicates = find_near_duplicates(data.train, data.test, features=features, seed=evidence.seed)
     pairs = confusion_pairs(p)
     slices = _slices(evidence)
     in_shortcut = np.zeros(len(p), bool)
     for one in slices:
         in_shortcut[one.rows] |= one.shortcut
-    causes = {
-        "label suspect": suspects["issue"].to_numpy(bool),
-        "leaked twin": duplicates.leaked,
-        "shortcut": in_shortcut,
-        "ambiguous": difficulty.ambiguous,
-        "confused pair": frequent_pairs(p, pairs),
+    flags = {
+        Cause.LABEL_ISSUE: issues["flagged"].to_numpy(bool),
+        Cause.NEAR_DUPLICATE: np.zeros(len(p), bool) if duplicates is None else duplicates.leaked,
+        Cause.SHORTCUT: in_shortcut,
+        Cause.AMBIGUOUS: difficulty.ambiguous,
+        Cause.CONFUSED_PAIR: frequent_pairs(p, pairs),
     }
-    rows = np.flatnonzero(~p.correct)
-    return Findings(
+    primary, budget = assign_causes(p.correct, flags)
+    return _Parts(
         evidence=evidence,
         pairs=pairs,
-        spread=spread,
+        ambiguity=ambiguity,
         difficulty=difficulty,
-        test_suspects=suspects,
-        train_suspects=_by_dynamics(evidence),
-        fold_suspects=_by_folds(evidence),
+        test_issues=issues,
+        train_issues=_issues_by_dynamics(evidence),
+        fold_issues=_issues_by_folds(evidence),
         duplicates=duplicates,
         slices=slices,
-        causes=causes,
-        budget=error_budget(p.correct, {name: causes[name] for name in CAUSES}),
-        neighbour_rows=rows,
-        neighbours=_neighbours(evidence, rows),
-        set_sizes=_set_sizes(evidence),
+        flags=flags,
+        primary=primary,
+        budget=budget,
+        fitted=_temperature(evidence),
+        set_sizes=set_sizes(p.labels, p.probabilities),
     )
 
 
-def _slices(evidence: Evidence) -> list[Slice]:
+def _slices(evidence: Evidence) -> list[FoundSlice]:
     p = evidence.predictions
     conditions = class_conditions(p.labels, p.predicted, p.class_names)
-    conditions += attribute_conditions(
-        pd.concat([image_attributes(block) for block in evidence.data.test.blocks(_findings_AT_ONCE)])
-    )
-    if evidence.maps_predicted is not None:
-        conditions += attribute_conditions(evidence_attributes(evidence.maps_predicted))
+    if evidence.data is not None:
+        blocks = [image_attributes(block) for block in evidence.data.test.blocks(_AT_ONCE)]
+        conditions += attribute_conditions(pd.concat(blocks))
+    if evidence.maps is not None:
+        conditions += attribute_conditions(evidence_attributes(evidence.maps))
     if evidence.features is not None:
         conditions += cluster_conditions(evidence.features, p.labels, p.class_names, seed=evidence.seed)
     return find_slices(~p.correct, conditions, seed=evidence.seed)
 
 
-def _by_dynamics(evidence: Evidence) -> pd.DataFrame | None:
-    """Suspicious training labels by their area under the margin; where a rival is not known, the label."""
-    if evidence.dynamics is None:
+def _issues_by_dynamics(evidence: Evidence) -> pd.DataFrame | None:
+    """Label issues by the area under the margin; where the rival is not known, the label is suggested."""
+    if evidence.dynamics is None or evidence.data is None:
         return None
     labels, dynamics = evidence.data.train.labels, evidence.dynamics
     rival = labels if evidence.train is None else best_other(labels, evidence.train.probabilities)
     mean = cartography(dynamics.probability, dynamics.correct)["mean"]
-    return suspects_from_dynamics(labels, area_under_margin(dynamics.margin), mean, rival)
+    return label_issues_from_dynamics(labels, area_under_margin(dynamics.margin), mean, rival)
 
 
-def _by_folds(evidence: Evidence) -> pd.DataFrame | None:
-    if evidence.out_of_fold is None:
+def _issues_by_folds(evidence: Evidence) -> pd.DataFrame | None:
+    if evidence.out_of_fold is None or evidence.data is None:
         return None
-    return label_suspects(evidence.data.train.labels, evidence.out_of_fold, find=noise_rate_pruning)
+    return find_label_issues(evidence.data.train.labels, evidence.out_of_fold, find=noise_rate_pruning)
 
 
-def _neighbours(evidence: Evidence, rows: np.ndarray) -> Neighbors | None:
-    if evidence.features is None or evidence.train_features is None or not len(rows):
-        return None
-    k = min(5, len(evidence.train_features))
-    return nearest_neighbors(evidence.features[rows], evidence.train_features, k=k)
-
-
-def _set_sizes(evidence: Evidence) -> np.ndarray:
+def _temperature(evidence: Evidence) -> CrossFit | None:
+    """None for one image or one class: nothing can be fitted to them."""
     p = evidence.predictions
-    threshold = conformal_threshold(p.labels, p.probabilities, coverage=COVERAGE)
-    return conformal_sets(p.probabilities, threshold).sum(axis=1)
+    if len(p) < 2 or len(p.class_names) < 2:
+        return None
+    return cross_fit_temperature(p.logits, p.labels, seed=evidence.seed)
 
 
-WANTED_ERRORS = (0.01, 0.02, 0.05)
-_THUMBNAIL = 64  # pixels a side at most
-_LISTED = 1000  # training images by suspicion that are shown, flagged or not
-_AT_ONCE = 1000  # test images that are made small together
-_NEVER = -1  # forgetting events of an image that was never learnt
+def _accuracy(evidence: Evidence) -> Accuracy:
+    p, answers = evidence.predictions, evidence.tta
+    tta = None
+    if answers is not None and len(answers) > 1:
+        right = answers.mean(axis=0).argmax(axis=1) == p.labels
+        tta = TtaAccuracy(len(answers), float(right.mean()))
+    return Accuracy(float(p.correct.mean()), wilson_interval(int(p.correct.sum()), len(p)), len(p), tta)
 
 
-def make_audit(evidence: Evidence) -> Audit:
-    """Return everything that the evidence allows to say."""
-    found = find_all(evidence)
-    p, seed, truth = evidence.predictions, evidence.seed, evidence.data.truth
-    fitted = cross_fit_temperature(p.logits, p.labels, seed=seed)
-    chosen = [choose_threshold(p.confidence, p.correct, error=error, seed=seed) for error in WANTED_ERRORS]
-    rejections = [one for one in chosen if one is not None]
-    written: dict[str, Any] = {
-        "accuracy": result.accuracy_facts(found),
-        "calibration": result.calibration_facts(p, fitted),
-        "selective": result.selective_facts(p, rejections),
-        "conformal": result.conformal_facts(p, seed),
-        "confusions": result.confusion_facts(found),
-        "difficulty": result.difficulty_facts(found),
-        "suspects": result.suspect_facts(found),
-        "duplicates": result.duplicate_facts(found),
-        "slices": result.slice_facts(found),
-        "robustness": result.robustness_facts(found),
-        "budget": result.budget_facts(found),
-        "fixes": [fix.to_dict() for fix in fixes(found, fitted, rejections)],
-        "warnings": warnings(found),
-        "planted": [] if truth is None else score_findings(truth, found),
-    }
-    train = _train_table(found)
-    return Audit(plain(written), _test_table(found), train, _arrays(found, train))
-
-
-def _test_table(found: Findings) -> pd.DataFrame:
-    slices = np.full(len(found.evidence.predictions), -1)
-    for number, one in reversed(list(enumerate(found.slices))):
-        slices[one.rows] = number  # the most certain one last, so that it stays
-    suspects = found.test_suspects
-    return found.evidence.predictions.to_frame().assign(
-        ambiguity=found.spread["ambiguity"].to_numpy(),
-        suspicion=suspects["suspicion"].to_numpy(),
-        suggested=suspects["suggested"].to_numpy(),
-        cause=found.budget.primary,
-        slice=slices,
-        twin=found.duplicates.test_twins,
-        difficulty=found.difficulty.kinds,
-        set_size=found.set_sizes,
+def _label_issues(parts: _Parts) -> LabelIssues:
+    train, folds = parts.train_issues, parts.fold_issues
+    listed = None if train is None else list_label_issues(train, IssueMethod.MARGIN)
+    by_folds = None if folds is None else list_label_issues(folds, IssueMethod.FOLDS)
+    agreement = None
+    if train is not None and folds is not None:
+        top = max(1, int(train["flagged"].to_numpy().sum()))
+        agreement = compare_rankings(train["label_quality"], folds["label_quality"], top=top)
+    return LabelIssues(
+        test=list_label_issues(parts.test_issues, IssueMethod.CONFIDENT_LEARNING),
+        train=listed or by_folds,
+        folds=by_folds if listed else None,
+        agreement=agreement,
     )
 
 
-def _train_table(found: Findings) -> pd.DataFrame:
-    evidence, labels = found.evidence, found.evidence.data.train.labels
-    listed = found.train_suspects if found.train_suspects is not None else found.fold_suspects
-    nothing = np.full(len(labels), np.nan)
+def _fixes(parts: _Parts, thresholds: tuple[Threshold, ...]) -> list[Fix]:
+    """The actions in the order to do them."""
+    p, data = parts.evidence.predictions, parts.evidence.data
+    wanted: list[Fix | None] = [relabel_test(parts.test_issues, p.correct)]
+    if data is not None and parts.duplicates is not None:
+        wanted += [
+            drop_near_duplicates(p.correct, parts.duplicates.leaked),
+            drop_copies(parts.duplicates.copies, total=len(data.train)),
+        ]
+    wanted += [collect_for_slice(one, ~p.correct) for one in parts.slices]
+    wanted += _pair_fixes(parts)
+    if parts.train_issues is not None:
+        wanted.append(relabel_train(parts.train_issues, evidence="their margin stayed negative in training"))
+    elif parts.fold_issues is not None:
+        means = "models that had not seen them name another class"
+        wanted.append(relabel_train(parts.fold_issues, evidence=means))
+    if parts.fitted is not None:
+        wanted.append(use_temperature(parts.fitted))
+    helpful = [one for one in thresholds if one.wanted_error < 1 - p.correct.mean()]
+    if helpful:  # the least strict: it leaves most images answered
+        wanted.append(use_threshold(helpful[-1], p.correct))
+    sizes = {SplitName.TRAIN: 0 if data is None else len(data.train), SplitName.TEST: len(p)}
+    return rank_fixes(wanted, sizes)
+
+
+def _pair_fixes(parts: _Parts) -> list[Fix]:
+    p, pairs = parts.evidence.predictions, parts.pairs
+    frequent = parts.flags[Cause.CONFUSED_PAIR]
+    made = []
+    for row, (true, predicted) in enumerate(zip(pairs["true"], pairs["predicted"], strict=True)):
+        images = np.flatnonzero(frequent & (p.labels == true) & (p.predicted == predicted))
+        if len(images):
+            made.append(collect_for_pair(pairs, row, p.class_names, images=images, total=len(p)))
+    return made[:_PAIRS]
+
+
+def _warnings(parts: _Parts, calibration: Calibration) -> list[AuditWarning]:
+    """What makes the numbers of the page mean less than they seem to."""
+    p, found = parts.evidence.predictions, []
+    leaked = 0 if parts.duplicates is None else int(parts.duplicates.leaked.sum())
+    if leaked:
+        images = "1 test image has" if leaked == 1 else f"{leaked:,} test images have"
+        text = (
+            f"{images} a near-duplicate in the training split ({100 * leaked / len(p):.1f} %): "
+            "the accuracy is partly memory."
+        )
+        found.append(AuditWarning(WarningKind.LEAK, text))
+    if calibration.ece > calibration.noise_high:
+        side = "more" if p.confidence.mean() > p.correct.mean() else "less"
+        text = (
+            f"Confidence is {side} than it should be: calibration error {100 * calibration.ece:.1f} %, "
+            f"where noise alone would show up to {100 * calibration.noise_high:.1f} %."
+        )
+        found.append(AuditWarning(WarningKind.CALIBRATION, text))
+    shortcuts = [one for one in parts.slices if one.shortcut]
+    found += [AuditWarning(WarningKind.SHORTCUT, f"A shortcut: {s.name}: {s.evidence}.") for s in shortcuts]
+    if parts.evidence.data is None:
+        text = "Without images there is no search for near-duplicates and no slices by what images look like."
+        found.append(AuditWarning(WarningKind.NOT_AVAILABLE, text))
+    return found
+
+
+def _ground_truth(parts: _Parts) -> tuple[Finding, ...]:
+    data = parts.evidence.data
+    if data is None or data.truth is None or parts.duplicates is None:
+        return ()
+    return score_audit(
+        data.truth,
+        issues={"the training dynamics": parts.train_issues, "folds": parts.fold_issues},
+        leaked=parts.duplicates.leaked,
+        expected_by_chance=parts.duplicates.expected_by_chance,
+        slices=parts.slices,
+        class_names=parts.evidence.predictions.class_names,
+    )
+
+
+def _test_table(parts: _Parts) -> pd.DataFrame:
+    p = parts.evidence.predictions
+    slices = np.full(len(p), -1)
+    for number, one in reversed(list(enumerate(parts.slices))):
+        slices[one.rows] = number  # the most certain one last, so that it stays
+    nearest = np.full(len(p), -1) if parts.duplicates is None else parts.duplicates.test_nearest
+    table = p.to_frame().assign(
+        ambiguity=parts.ambiguity,
+        label_quality=parts.test_issues["label_quality"].to_numpy(),
+        suggested=parts.test_issues["suggested"].to_numpy(),
+        cause=parts.primary,
+        slice=slices,
+        near_duplicate=nearest,
+        difficulty=parts.difficulty.kinds,
+        set_size=parts.set_sizes,
+    )
+    return table.reindex(columns=list(TEST_COLUMNS))
+
+
+def _train_table(parts: _Parts) -> pd.DataFrame:
+    evidence = parts.evidence
+    if evidence.data is None or parts.duplicates is None:
+        return pd.DataFrame({name: np.zeros(0) for name in TRAIN_COLUMNS})
+    labels = evidence.data.train.labels
+    listed = parts.train_issues if parts.train_issues is not None else parts.fold_issues
+    unknown = np.full(len(labels), np.nan)
     table = pd.DataFrame(
         {
             "index": np.arange(len(labels)),
             "label": labels,
-            "suspicion": nothing if listed is None else listed["suspicion"].to_numpy(),
+            "label_quality": unknown if listed is None else listed["label_quality"].to_numpy(),
             "suggested": labels if listed is None else listed["suggested"].to_numpy(),
-            "issue": False if listed is None else listed["issue"].to_numpy(),
-            "aum": nothing,
+            "flagged": False if listed is None else listed["flagged"].to_numpy(),
+            "aum": unknown,
             "forgetting": _NEVER,
-            "p_mean": nothing,
-            "p_std": nothing,
-            "twin": found.duplicates.train_twins,
+            "p_mean": unknown,
+            "p_std": unknown,
+            "near_duplicate": parts.duplicates.train_nearest,
         }
     )
     if evidence.dynamics is not None:
@@ -243,122 +374,13 @@ def _train_table(found: Findings) -> pd.DataFrame:
         table["aum"] = area_under_margin(dynamics.margin)
         table["forgetting"] = np.where(np.isfinite(forgotten), forgotten, _NEVER).astype(int)
         table["p_mean"], table["p_std"] = course["mean"].to_numpy(), course["spread"].to_numpy()
-    return table
+    return table.reindex(columns=list(TRAIN_COLUMNS))
 
 
-def _arrays(found: Findings, train: pd.DataFrame) -> dict[str, np.ndarray]:
-    """What the report draws: neighbours, maps, and small pictures of all that is referred to."""
-    evidence, near = found.evidence, found.neighbours
-    rows = found.neighbour_rows if near is not None else np.zeros(0, int)
-    indices = near.indices if near is not None else np.zeros((0, 5), int)
-    similarity = near.similarity if near is not None else np.zeros((0, 5))
-    named = [indices.ravel(), found.duplicates.test_twins]
-    pairs = found.duplicates.pairs
-    named += [pairs.loc[pairs[f"{end}_split"] == "train", end].to_numpy(int) for end in ("a", "b")]
-    named += [np.argsort(-train["suspicion"].fillna(-1).to_numpy(), kind="stable")[:_LISTED]]
-    shown = np.unique(np.concatenate(named))
-    shown = shown[shown >= 0]
-    arrays = {
-        "neighbour_rows": rows,
-        "neighbours": indices,
-        "neighbour_similarity": similarity.astype(np.float16),
-        "thumbnails": np.concatenate([thumbnails(block) for block in evidence.data.test.blocks(_AT_ONCE)]),
-        "train_rows": shown,
-        "train_thumbnails": thumbnails(evidence.data.train.images[shown]),
-    }
-    maps = {"maps_predicted": evidence.maps_predicted, "maps_true": evidence.maps_true}
-    return arrays | {name: array.astype(np.float16) for name, array in maps.items() if array is not None}
-
-
-def thumbnails(images: np.ndarray, most: int = _THUMBNAIL) -> np.ndarray:
-    """Return uint8 images (N, H, W, 3) with no side above `most` pixels, each block's mean in its place."""
-    height, width = images.shape[1:3]
-    if max(height, width) <= most:
-        return images
-    step = -(-max(height, width) // most)
-    cut = images[:, : height // step * step, : width // step * step]
-    blocks = cut.reshape(len(cut), height // step, step, width // step, step, 3)
-    return blocks.mean(axis=(2, 4)).round().astype(np.uint8)
-
-
-_PAIRS = 3  # confused pairs that become a fix of their own
-
-
-def fixes(found: Findings, fitted: CrossFit | None, rejections: list[Rejection]) -> list[Fix]:
-    """Return the actions in the order to do them."""
-    p, data = found.evidence.predictions, found.evidence.data
-    listed = found.train_suspects if found.train_suspects is not None else found.fold_suspects
-    wanted: list[Fix | None] = [
-        relabel_test(found.test_suspects, p.correct),
-        drop_twins(p.correct, found.duplicates.leaked),
-        drop_copies(_copies(found), total=len(data.train)),
-        *_slice_fixes(found),
-        *_pair_fixes(found),
-    ]
-    if listed is not None:
-        means = "their margin stayed negative in training"
-        folds = "models that had not seen them name another class"
-        wanted.append(relabel_train(listed, evidence=means if found.train_suspects is not None else folds))
-    if fitted is not None:
-        wanted.append(use_temperature(fitted))
-    helpful = [one for one in rejections if one.error < 1 - p.correct.mean()]
-    if helpful:  # the least strict: it leaves most images answered
-        wanted.append(use_threshold(helpful[-1], p.correct))
-    return rank_fixes(wanted, {"train": len(data.train), "test": len(data.test)})
-
-
-def warnings(found: Findings) -> list[str]:
-    """Return sentences about what makes the numbers of this page mean less than they seem to."""
-    p, said = found.evidence.predictions, []
-    leaked = int(found.duplicates.leaked.sum())
-    if leaked:
-        share = leaked / len(p)
-        said.append(
-            f"{leaked} test images ({100 * share:.1f} %) have a near-duplicate in the training split: "
-            "the accuracy is partly memory."
-        )
-    error, floor = calibration_error(p.confidence, p.correct), calibration_floor(p.confidence)
-    if error > floor.high:
-        gap = p.confidence.mean() - p.correct.mean()
-        side = "more" if gap > 0 else "less"
-        said.append(
-            f"Confidence is {side} than it should be: calibration error {100 * error:.1f} %, "
-            f"where chance alone would show up to {100 * floor.high:.1f} %."
-        )
-    said += [f"A shortcut: {one.name}: {one.evidence}." for one in found.slices if one.shortcut]
-    return said
-
-
-def _copies(found: Findings) -> np.ndarray:
-    """All training images but the first of each group of near-duplicates."""
-    groups = found.duplicates.train_groups
-    members = np.flatnonzero(groups >= 0)
-    _, first = np.unique(groups[members], return_index=True)
-    return np.delete(members, first)
-
-
-def _slice_fixes(found: Findings) -> list[Fix]:
-    wrong = ~found.evidence.predictions.correct
-    return [
-        collect_for_slice(
-            one.name,
-            one.rows,
-            wrong=int(wrong[one.rows].sum()),
-            rest=one.rest,
-            total=len(wrong),
-            evidence=one.evidence,
-            shortcut=one.shortcut,
-        )
-        for one in found.slices
-    ]
-
-
-def _pair_fixes(found: Findings) -> list[Fix]:
-    p, pairs = found.evidence.predictions, found.pairs
-    frequent = found.causes["confused pair"]
-    made = []
-    for row, (true, predicted) in enumerate(zip(pairs["true"], pairs["predicted"], strict=True)):
-        images = np.flatnonzero(frequent & (p.labels == true) & (p.predicted == predicted))
-        if len(images):
-            made.append(collect_for_pair(pairs, row, p.class_names, images=images, total=len(p)))
-    return made[:_PAIRS]
+def _neighbors(evidence: Evidence) -> Neighbors | None:
+    """The training images that look most like each mistake to the model."""
+    rows = np.flatnonzero(~evidence.predictions.correct)
+    if evidence.features is None or evidence.train_features is None or not len(rows):
+        return None
+    k = min(_NEIGHBORS, len(evidence.train_features))
+    return nearest_neighbors(evidence.features[rows], evidence.train_features, k=k, rows=rows)

@@ -1,4 +1,4 @@
-"""When the model may stay silent: risk against coverage, and the threshold for a wanted error rate.
+"""What it costs to answer only when sure: risk against coverage, and the threshold for a wanted error rate.
 
 Accept the images whose confidence is at least a threshold. Coverage is their share, risk the share of
 mistakes among them. Images of one confidence are accepted together, so nothing here depends on the order
@@ -11,13 +11,13 @@ of the images.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sightline.audit.result import RiskCurve, Selective, Threshold
 from sightline.audit.validation import confident, halves
-from sightline.errors import SightlineError
+from sightline.errors import InputError
 from sightline.stats import wilson_interval
 
 if TYPE_CHECKING:
@@ -25,18 +25,27 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
 
-def risk_coverage(confidence: ArrayLike, correct: ArrayLike, *, most: int | None = None) -> pd.DataFrame:
+WANTED_ERRORS = (0.01, 0.02, 0.05)
+_CURVE = 200  # points of the curve that is kept
+
+
+def risk_coverage(confidence: ArrayLike, correct: ArrayLike, *, limit: int | None = None) -> pd.DataFrame:
     """Return the risk-coverage curve, a row for each confidence that occurs, the most confident first.
 
-    confidence: (N,) in [0, 1]. correct: (N,) bool. most: keep at most this many rows, evenly spread over
-    the coverage, the last one always among them. Columns: threshold (accept confidence >= threshold),
-    coverage and risk in [0, 1], accepted and errors (counts).
+    Args:
+        confidence: (N,) in [0, 1].
+        correct: (N,) bool.
+        limit: Keep at most this many rows, evenly spread over the coverage, the last one always among them.
+
+    Returns:
+        Columns: threshold (accept confidence >= threshold), coverage and risk in [0, 1], accepted and errors
+        (counts).
     """
     import pandas as pd
 
     threshold, accepted, errors = _steps(*confident(confidence, correct))
-    if most is not None and len(threshold) > most:
-        wanted = np.linspace(accepted[0], accepted[-1], most)
+    if limit is not None and len(threshold) > limit:
+        wanted = np.linspace(accepted[0], accepted[-1], limit)
         kept = np.unique(np.searchsorted(accepted, wanted))
         threshold, accepted, errors = threshold[kept], accepted[kept], errors[kept]
     return pd.DataFrame(
@@ -78,39 +87,32 @@ def augrc(confidence: ArrayLike, correct: ArrayLike) -> float:
     return float(np.trapezoid(risk, coverage))
 
 
-@dataclass(frozen=True)
-class Rejection:
-    """A threshold that was chosen on one half of the images, and what it gave on the other half.
-
-    error: the error rate that was wanted. threshold: accept confidence >= threshold. coverage, checked:
-    share of the other half that is accepted, and the error rate there, with its 95 % interval (Wilson).
-    bound: the error rate that is exceeded with a probability of at most 5 % (Clopper-Pearson, one-sided).
-    guaranteed: bound <= error, which holds for new images that are drawn as these were.
-    """
-
-    error: float
-    threshold: float
-    coverage: float
-    checked: float
-    interval: tuple[float, float]
-    bound: float
-    guaranteed: bool
-
-
 def choose_threshold(
     confidence: ArrayLike, correct: ArrayLike, *, error: float, seed: int = 0
-) -> Rejection | None:
+) -> Threshold | None:
     """Return the threshold that accepts most images at an error rate of at most `error`, and its check.
 
-    It is chosen on a random half and checked on the other; None where no threshold of the first half keeps
-    the error rate, or where it accepts nothing of the second. Source of the bound: Geifman & El-Yaniv
+    It is chosen on a random half and checked on the held-out half. Source of the bound: Geifman & El-Yaniv
     (2017), whose search over thresholds the second half replaces.
+
+    Args:
+        confidence: (N,) in [0, 1], N > 1.
+        correct: (N,) bool.
+        error: The wanted error rate, from 0 up to 1.
+        seed: Of the halves.
+
+    Returns:
+        None where no threshold of the first half keeps the error rate, or where it accepts nothing of the
+        second.
+
+    Raises:
+        InputError: A value does not fit.
     """
     from scipy.stats import beta
 
     confidence, correct = confident(confidence, correct)
     if not 0 <= error < 1:
-        raise SightlineError(f"a wanted error rate of {error}; it is a share, from 0 up to 1")
+        raise InputError(f"a wanted error rate of {error}; it is a share, from 0 up to 1")
     first, second = halves(len(confidence), seed)
     thresholds, accepted, errors = _steps(confidence[first], correct[first])
     fitting = np.flatnonzero(errors <= error * accepted)
@@ -122,14 +124,31 @@ def choose_threshold(
         return None
     wrong = int((~correct[kept]).sum())
     bound = 1.0 if wrong == len(kept) else float(beta.ppf(0.95, wrong + 1, len(kept) - wrong))
-    return Rejection(
-        error=error,
+    return Threshold(
+        wanted_error=error,
         threshold=threshold,
         coverage=len(kept) / len(second),
-        checked=wrong / len(kept),
+        error=wrong / len(kept),
         interval=wilson_interval(wrong, len(kept)),
         bound=bound,
         guaranteed=bound <= error,
+    )
+
+
+def measure_selective(confidence: np.ndarray, correct: np.ndarray, *, seed: int = 0) -> Selective:
+    """Return the risk-coverage curve, the areas under it, and thresholds for error rates of 1, 2 and 5 %."""
+    curve = risk_coverage(confidence, correct, limit=_CURVE)
+    columns = (tuple(curve[name].tolist()) for name in ("coverage", "risk", "threshold"))
+    chosen = [
+        choose_threshold(confidence, correct, error=error, seed=seed)
+        for error in WANTED_ERRORS
+        if len(confidence) > 1
+    ]
+    return Selective(
+        aurc=aurc(confidence, correct),
+        augrc=augrc(confidence, correct),
+        curve=RiskCurve(*columns),
+        thresholds=tuple(one for one in chosen if one is not None),
     )
 
 

@@ -11,15 +11,11 @@ it is not found because one of the two alone is. The best go on, each only if at
 mistakes are not in a better one: what explains the same mistakes is not found twice. Conditions that can
 be said in words come first; groups of images that look alike to the model follow with what is left over.
 
-The second half has had no say in this. There, each of the slices is tested once by Fisher's exact test
+The held-out half has had no say in this. There, each of the slices is tested once by Fisher's exact test
 (one-sided) against all other images; one within a class, against the others of that class. The p-values
 are corrected by Holm's method (Holm 1979, "A simple sequentially rejective multiple test procedure"), so
 that the chance that any slice is reported where errors fall at random is at most `level`. No slice is
 an answer.
-
-Conditions that an image can meet, from which slices are made, with the words to name them.
-
-A slice of images, and the words for it.
 """
 
 from __future__ import annotations
@@ -30,10 +26,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sightline.audit.image_attributes import CELLS
+from sightline.audit.attributes import CELLS
 from sightline.audit.neighbors import unit_rows
-from sightline.errors import SightlineError
-from sightline.stats import wilson_interval
+from sightline.audit.result import Slice
+from sightline.errors import InputError, InputTypeError
+from sightline.stats import holm, wilson_interval
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -64,6 +61,7 @@ _CELLS_WORDS = [f"whose evidence lies {_SIDES.get(name, 'in')} the {name}" for n
 _DIMENSIONS = 32  # of features that clusters are made in
 _PER_CLUSTER = 40  # images, on average
 _CLUSTERS = 40  # at most
+_LISTED = 200  # images of a slice
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,13 +98,14 @@ def attribute_conditions(attributes: pd.DataFrame, *, share: float = 0.2) -> lis
     makes "of low NAME" and "of high NAME". A value that is NaN is in neither; bounds are included, so that
     many equal values at a bound make a larger group, and a column of equal values makes none.
 
-    Raises SightlineError for a column that is not of numbers.
+    Raises:
+        InputTypeError: A column is not of numbers.
     """
     found = []
     for name in map(str, attributes.columns):
         values = attributes[name].to_numpy()
         if not (np.issubdtype(values.dtype, np.number) or values.dtype == bool):
-            raise SightlineError(
+            raise InputTypeError(
                 f"attribute {name!r} is {values.dtype}; slices need numbers: one column of 0 and 1 per value"
             )
         if name == "cell":
@@ -160,14 +159,20 @@ CLASSES = ("label", "predicted")  # alone they are a row or column of the confus
 
 
 @dataclass(frozen=True, eq=False)
-class Slice:
+class FoundSlice:
     """A kind of images that is wrong more often than the rest.
 
-    name: in words. rows: (M,) its images in both halves, ascending. conditions: what they all meet.
-    error: share of mistakes in the held-out half, with its 95 % Wilson interval. rest: the same for those
-    there that it is compared with: the others of its class, or all others. p: corrected for all slices
-    tested. evidence: a sentence. place: where on the image most of its mistakes have their evidence, if a
-    condition about evidence does not say so already; told, and not tested.
+    Attributes:
+        name: In words.
+        rows: (M,) its images in both halves, ascending.
+        conditions: What they all meet.
+        error: Share of mistakes in the held-out half.
+        interval: Of `error` (Wilson).
+        rest: The same for those there that it is compared with: the others of its class, or all others.
+        p: Corrected for all slices tested.
+        evidence: A sentence.
+        place: Where on the image most of its mistakes have their evidence, if a condition about evidence does
+            not say so already; reported, and not tested.
     """
 
     name: str
@@ -189,11 +194,25 @@ class Slice:
     def shortcut(self) -> bool:
         """Whether a predicted class goes with evidence where no object has to be: look for a shortcut."""
         called = any(condition.kind == "predicted" for condition in self.conditions)
-        told = [*self.conditions, *([self.place] if self.place else [])]
-        return called and any(condition.aside for condition in told)
+        where = [*self.conditions, *([self.place] if self.place else [])]
+        return called and any(condition.aside for condition in where)
+
+    def describe(self) -> Slice:
+        """Return the part of the audit's result."""
+        return Slice(
+            name=self.name,
+            size=len(self.rows),
+            error=self.error,
+            interval=self.interval,
+            rest=self.rest,
+            p=self.p,
+            evidence=self.evidence,
+            rows=tuple(self.rows[:_LISTED].tolist()),
+            shortcut=self.shortcut,
+        )
 
 
-def described(
+def _described(
     conditions: Sequence[Condition],
     pair: list[int],
     wrong: np.ndarray,
@@ -202,10 +221,10 @@ def described(
     compared: str,
     half: np.ndarray,
     p: float,
-) -> Slice:
+) -> FoundSlice:
     """Return the slice of the images `inside` that meet the conditions of `pair`.
 
-    Its numbers are those of `half`, beside `others`, which are called `compared`.
+    Its numbers are those of `half`, next to those of `others`, which are called `compared`.
     """
     # "called ..." stands first: it has no "whose" or "that".
     own = sorted((conditions[c] for c in pair), key=lambda condition: condition.kind not in CLASSES)
@@ -215,14 +234,14 @@ def described(
     size = f"the {int(held_out.sum())} of {int(inside.sum())} images kept for the test"
     evidence = (
         f"{100 * error:.0f} % wrong ({100 * low:.0f} to {100 * high:.0f}) against {100 * rest:.1f} % "
-        f"{compared}, among {size} (p = {p:.1g})"
+        f"{compared}, among {size} ({_p_words(p)})"
     )
     mistakes = inside & wrong
     place = _common_place(conditions, own, mistakes)
     if place is not None:
         number = (place.members & mistakes).sum()
         evidence += f"; {number} of its {mistakes.sum()} mistakes are ones {place.words}"
-    return Slice(
+    return FoundSlice(
         name="images " + _joined([condition.words for condition in own]),
         rows=np.flatnonzero(inside),
         conditions=tuple(own),
@@ -233,6 +252,14 @@ def described(
         evidence=evidence + _common_class(conditions, own, mistakes),
         place=place,
     )
+
+
+def _p_words(p: float) -> str:
+    """
+    >>> _p_words(3e-7), _p_words(0.0123), _p_words(0.004)
+    ('p < 0.001', 'p = 0.01', 'p = 0.004')
+    """
+    return "p < 0.001" if p < 0.001 else f"p = {p:.1g}"
 
 
 def _joined(words: Sequence[str]) -> str:
@@ -263,7 +290,7 @@ def _common_class(conditions: Sequence[Condition], own: Sequence[Condition], mis
 
 
 _GAIN = {"cell": 1.2, "predicted": 1.05}  # of words for about the same images, those that tell more
-_NAMED, _GROUPS = 8, 4  # slices in words, and with groups of alike images, that go on to the second half
+_NAMED, _GROUPS = 8, 4  # slices in words, and with groups of alike images, that go on to the held-out half
 _SCORE, _BESIDE = 3.0, 2.0  # standard errors that a candidate is apart from all others; a pair from either
 _FEWEST = 5  # images in either half, and in the group that a pair is compared with
 
@@ -276,19 +303,24 @@ def find_slices(
     min_size: int = 10,
     min_lift: float = 1.5,
     seed: int = 0,
-) -> list[Slice]:
+) -> list[FoundSlice]:
     """Return the confirmed slices, in the order of their corrected p-values; often there is none.
 
-    wrong: (N,) bool. conditions: what images can be described by; none may be made from `wrong`. level: the
-    chance of reporting anything where errors are random. min_size: images of a slice, in both halves
-    together. min_lift: on the first half, how many times as often wrong as all others. seed: of the split.
+    Args:
+        wrong: (N,) bool.
+        conditions: What images can be described by; none may be made from `wrong`.
+        level: The chance of reporting anything where errors are random.
+        min_size: Images of a slice, in both halves together.
+        min_lift: On the first half, how many times as often wrong as all others.
+        seed: Of the halves.
 
-    Raises SightlineError if a condition is not (N,).
+    Raises:
+        InputError: A condition is not (N,).
     """
     wrong = np.asarray(wrong, bool)
     for condition in conditions:
         if condition.members.shape != wrong.shape:
-            raise SightlineError(
+            raise InputError(
                 f"the condition {condition.words!r} has {condition.members.shape} members and there are "
                 f"{len(wrong)} images; slices need one value per image"
             )
@@ -301,7 +333,7 @@ def find_slices(
     tested = [_against(conditions, pair, np.all(members[:, pair], axis=1), ~first) for pair in found]
     corrected = holm(np.array([_p_value(wrong, inside & ~first, others) for inside, others, _ in tested]))
     slices = [
-        described(conditions, pair, wrong, *against, ~first, float(p))
+        _described(conditions, pair, wrong, *against, ~first, float(p))
         for pair, against, p in zip(found, tested, corrected, strict=True)
         if p <= level
     ]
@@ -331,13 +363,13 @@ def _candidates(
     rank = score * gain[:, None] * np.where(np.eye(len(gain), dtype=bool), 1.0, gain)
     found: list[list[int]] = []
     explained = np.zeros(len(wrong), bool)
-    for eligible, most in ((named, _NAMED), (~named, _GROUPS)):
+    for eligible, limit in ((named, _NAMED), (~named, _GROUPS)):
         cells = np.flatnonzero(np.triu(eligible & (score >= _SCORE)))
         taken = 0
         for cell in cells[np.argsort(-rank.flat[cells], kind="stable")]:
             pair = sorted({int(cell) // len(score), int(cell) % len(score)})
             mistakes = wrong & members[:, pair].all(axis=1)
-            if taken < most and (mistakes & explained).sum() * 2 < mistakes.sum():
+            if taken < limit and (mistakes & explained).sum() * 2 < mistakes.sum():
                 found.append(pair)
                 explained |= mistakes
                 taken += 1
@@ -392,16 +424,3 @@ def _p_value(wrong: np.ndarray, inside: np.ndarray, others: np.ndarray) -> float
 
     both = inside | others
     return float(hypergeom.sf((wrong & inside).sum() - 1, both.sum(), (wrong & both).sum(), inside.sum()))
-
-
-def holm(p_values: np.ndarray) -> np.ndarray:
-    """Return the p-values corrected for their number by Holm's step-down method, in their order.
-
-    >>> holm(np.array([0.01, 0.04, 0.03])).round(3).tolist()
-    [0.03, 0.06, 0.06]
-    """
-    order = np.argsort(p_values, kind="stable")
-    stepped = np.maximum.accumulate(p_values[order] * np.arange(len(order), 0, -1))
-    corrected = np.empty(len(order))
-    corrected[order] = np.minimum(stepped, 1)
-    return corrected

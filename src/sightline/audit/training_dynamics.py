@@ -15,7 +15,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from sightline.errors import SightlineError
+from sightline.errors import InputError
 
 
 def area_under_margin(margins: np.ndarray) -> np.ndarray:
@@ -63,33 +63,10 @@ def cartography(probabilities: np.ndarray, correct: np.ndarray) -> pd.DataFrame:
     )
 
 
-def rank_by_dynamics(margins: np.ndarray, probabilities: np.ndarray) -> pd.DataFrame:
-    """Return the images that were trained on, those most likely to be labelled wrongly first.
-
-    margins, probabilities: (E, N), of the label. Columns: index (in the training split), aum (by which it is
-    sorted, ascending; equal ones in data order), forgetting, p_mean, p_std, correctness.
-    """
-    margins = _table(margins)
-    correct = np.where(np.isnan(margins), np.nan, margins > 0)
-    places = cartography(probabilities, correct)
-    table = pd.DataFrame(
-        {
-            "index": np.arange(margins.shape[1]),
-            "aum": area_under_margin(margins),
-            "forgetting": forgetting_events(correct),
-            "p_mean": places["mean"],
-            "p_std": places["spread"],
-            "correctness": places["correctness"],
-        }
-    )
-    seen = table.dropna(subset=["aum"])
-    return seen.sort_values("aum", kind="stable").reset_index(drop=True)
-
-
 def _table(values: np.ndarray) -> np.ndarray:
     values = np.asarray(values)
     if values.ndim != 2 or not len(values):
-        raise SightlineError(
+        raise InputError(
             f"training dynamics are {values.shape}; an array (epochs, images) of at least one epoch is needed"
         )
     return values

@@ -1,4 +1,4 @@
-"""What the audit's functions ask of their arrays, and halves of them to choose on and to check on."""
+"""Checks of the arrays that the audit works on, and halves of them to choose on and to check on."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sightline.errors import SightlineError
+from sightline.errors import InputError
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -18,13 +18,13 @@ def confident(confidence: ArrayLike, correct: ArrayLike) -> tuple[np.ndarray, np
     """Return confidence (N,) float64 in [0, 1] and correct (N,) bool, or say what does not fit."""
     confidence, correct = np.asarray(confidence, np.float64), np.asarray(correct)
     if confidence.ndim != 1 or confidence.shape != correct.shape or not len(confidence):
-        raise SightlineError(
+        raise InputError(
             f"confidence is {confidence.shape} and correct {correct.shape}; both need the same (N,), N > 0"
         )
     if not (np.isfinite(confidence).all() and confidence.min() >= 0 and confidence.max() <= 1):
-        raise SightlineError("confidence holds values outside [0, 1]; give probabilities, not logits")
+        raise InputError("confidence holds values outside [0, 1]; give probabilities, not logits")
     if not np.isin(correct, (0, 1)).all():
-        raise SightlineError("correct holds values other than true and false; give one per image")
+        raise InputError("correct holds values other than true and false; give one per image")
     return confidence, correct.astype(bool)
 
 
@@ -33,19 +33,19 @@ def labelled(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return labels (N,) int64 and the finite table (N, C) of `what`, or say what does not fit."""
     labels, table = np.asarray(labels), np.asarray(table)
-    if table.ndim != 2 or labels.shape != table.shape[:1] or not len(labels) or table.shape[1] < 2:
-        raise SightlineError(
-            f"labels are {labels.shape} and {what} {table.shape}; (N,) and (N, C) are needed, N > 0, C > 1"
+    if table.ndim != 2 or labels.shape != table.shape[:1] or not table.size:
+        raise InputError(
+            f"labels are {labels.shape} and {what} {table.shape}; (N,) and (N, C) are needed, N and C > 0"
         )
     if not np.issubdtype(labels.dtype, np.integer) or labels.min() < 0 or labels.max() >= table.shape[1]:
-        raise SightlineError(
+        raise InputError(
             f"labels are {labels.dtype} from {labels.min()} to {labels.max()}; {table.shape[1]} columns of "
             f"{what} need integers from 0 to {table.shape[1] - 1}"
         )
     if not np.isfinite(table).all():
-        raise SightlineError(f"{what} hold values that are not finite; leave those images out")
+        raise InputError(f"{what} hold values that are not finite; leave those images out")
     if what == "probabilities" and not (table.min() >= 0 and table.max() <= 1 + 1e-6):
-        raise SightlineError("probabilities hold values outside [0, 1]; give the softmax of the logits")
+        raise InputError("probabilities hold values outside [0, 1]; give the softmax of the logits")
     return labels.astype(np.int64, copy=False), table
 
 
@@ -55,7 +55,10 @@ def of_label(labels: np.ndarray, table: np.ndarray) -> np.ndarray:
 
 
 def best_other(labels: np.ndarray, table: np.ndarray) -> np.ndarray:
-    """The column of the largest entry of each row beside that at its label, the first of equals, (N,)."""
+    """The column of the largest entry of each row except that at its label, the first of equals, (N,).
+
+    With one column it is the label itself.
+    """
     found = np.empty(len(labels), np.int64)
     for start in range(0, len(labels), CHUNK):
         rows = table[start : start + CHUNK].astype(np.float64)
@@ -67,6 +70,6 @@ def best_other(labels: np.ndarray, table: np.ndarray) -> np.ndarray:
 def halves(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Split 0..count-1 at random in one half to choose something on and one to check it on."""
     if count < 2:
-        raise SightlineError(f"{count} image cannot be halved; choosing and checking need at least 2")
+        raise InputError(f"{count} image cannot be halved; choosing and checking need at least 2")
     order = np.random.default_rng(seed).permutation(count)
     return np.sort(order[: count // 2]), np.sort(order[count // 2 :])

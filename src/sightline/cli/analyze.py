@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from sightline.cli import options
 from sightline.cli.app import app
 from sightline.cli.options import PATH, emit, emit_headline
+
+if TYPE_CHECKING:
+    from sightline.audit.result import Gain
 
 
 @app.command()
@@ -40,7 +43,13 @@ def analyze(run: Path, device: str, as_json: bool, quiet: bool) -> None:
     help="Also judge training labels by this many models that have not seen them.",
 )
 @click.option(
-    "--beside",
+    "--folds-recipe",
+    metavar="NAME_OR_FILE",
+    help="Recipe that those models are trained by  [default: the run's own]",
+)
+@click.option(
+    "--other",
+    "others",
     type=PATH,
     multiple=True,
     metavar="RUN",
@@ -51,7 +60,13 @@ def analyze(run: Path, device: str, as_json: bool, quiet: bool) -> None:
 @options.quiet
 @options.debug
 def audit(
-    run: Path, folds: int | None, beside: tuple[Path, ...], device: str, as_json: bool, quiet: bool
+    run: Path,
+    folds: int | None,
+    folds_recipe: str | None,
+    others: tuple[Path, ...],
+    device: str,
+    as_json: bool,
+    quiet: bool,
 ) -> None:
     """Say why RUN errs, and what to fix first.
 
@@ -63,23 +78,24 @@ def audit(
 
     folder = existing_folder(run)
     with reporter(to_stderr=as_json, quiet=quiet) as log:
-        found = audit_run(folder, folds=folds or 0, beside=beside, device=device, reporter=log)
+        found = audit_run(
+            folder, folds=folds or 0, folds_recipe=folds_recipe, others=others, device=device, reporter=log
+        )
     page = write_report(folder)
-    emit({**found.facts, "report": str(page)}, as_json=as_json)
+    emit({**found.result.to_dict(), "report": str(page)}, as_json=as_json)
     if not as_json:
-        causes = found.facts["budget"]["causes"]
-        rows = [(row["cause"], str(row["count"]), f"{100 * row['share']:.1f} %") for row in causes]
+        causes = found.error_budget.causes
+        rows = [(one.cause.value, str(one.count), f"{100 * one.share:.1f} %") for one in causes]
         print_table(("cause of the mistakes", "count", "share"), rows)
-        fixes = [(fix["title"], _gain(fix)) for fix in found.facts["fixes"]]
+        fixes = [(fix.title, _gain(fix.gain)) for fix in found.fixes]
         print_table(("what to fix first", "expected gain"), fixes)
         click.echo(str(page))
 
 
-def _gain(fix: Mapping[str, Any]) -> str:
-    gain = fix["gain"]
+def _gain(gain: Gain | None) -> str:
     if gain is None:
         return "known after training again"
-    return f"{gain['value']:+.2f} ({gain['low']:+.2f} to {gain['high']:+.2f}) {gain['unit']}"
+    return f"{gain.value:+.2f} points ({gain.low:+.2f} to {gain.high:+.2f}) of {gain.unit}"
 
 
 @app.command()

@@ -21,8 +21,7 @@ from PIL import Image
 
 from sightline.attribution import display
 from sightline.audit import curation
-from sightline.audit.ambiguity import KINDS
-from sightline.audit.error_budget import CAUSES, UNEXPLAINED
+from sightline.audit.result import Action, Cause, DifficultyKind
 from sightline.report.formatting import class_keys, page_name, short_name
 from sightline.report.run_data import AuditFiles, ReportData
 
@@ -96,7 +95,8 @@ MOST_TEST, MOST_TRAIN = 20_000, 5_000
 # The first is the one that a page opens with.
 COLORS = ("inferno", "viridis", "cividis")
 # A column holds the place of a cause here plus one, and 0 for none; so do kinds of difficulty.
-ALL_CAUSES = (*CAUSES, UNEXPLAINED)
+ALL_CAUSES = tuple(Cause)
+KINDS = tuple(DifficultyKind)
 _TYPES = {"u1": "u8", "u2": "u16", "u4": "u32", "i1": "i8", "i2": "i16", "i4": "i32", "f4": "f32"}
 
 
@@ -245,7 +245,7 @@ def page_enums() -> dict[str, Any]:
     return {
         "causes": ALL_CAUSES,
         "kinds": KINDS,
-        "actions": curation.ACTIONS,
+        "actions": tuple(Action),
         "fixes_format": curation.FORMAT,
         "fixes_version": curation.VERSION,
         "colors": COLORS,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -138,7 +139,8 @@ def measure(
         images = pictures(data.test, np.arange(len(data.test)))
         heat = explain(model, images, predictions.predicted, layer=layer).heatmaps()
         margins = None if dynamics is None else dynamics.margin
-        metrics["planted"] = check_planted(data.truth, train, predictions, heat, margins)
+        planted = check_planted(data.truth, train, predictions, heat, margins)
+        metrics["planted"] = [dataclasses.asdict(finding) for finding in planted]
     return metrics
 
 

@@ -1,9 +1,9 @@
-"""The audit of a run: the passes that it needs, then what `make_audit` says of them.
+"""The audit of a run: the passes over its data that an audit needs, the audit, and the pictures for its page.
 
-audit = sightline.audit_run("runs/latest")
-audit.fixes
+    audit = sightline.audit_run("runs/latest")
+    audit.table("fixes")
 
-Predictions of training images by models that have not seen them.
+With folds, models that are trained without a part of the training images judge the labels of that part.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import dataclasses
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,9 +20,11 @@ from torch import nn
 
 from sightline.attribution import METHODS, explain
 from sightline.attribution.methods.registry import takes_case
-from sightline.audit import Audit, Evidence, make_audit, robustness_table, write_audit
+from sightline.audit import Audit, Evidence, make_audit, measure_robustness, write_audit
+from sightline.audit.result import SplitName
 from sightline.data import Dataset, Split
-from sightline.errors import SightlineError
+from sightline.errors import InputError
+from sightline.files import write_atomic
 from sightline.models import choose_device, choose_precision, to_float
 from sightline.predictions import Predictions, predict, predict_corrupted, predict_views
 from sightline.predictions.features import head_inputs
@@ -30,15 +33,103 @@ from sightline.runs.progress import Printer, Reporter
 from sightline.runs.run_folder import Run, fit_options, load_run, recipe_model
 from sightline.training import History, Recipe, describe_epoch, fit, load_recipe
 
-_QUICK = "cifar10-quick"
+GALLERY_FILE = "gallery.npz"
+_AT_ONCE = 1000  # images that are explained, or made small, together
+_CORRUPTED = 300  # images of the test split that are corrupted, each in every way
+_THUMBNAIL = 64  # pixels a side at most
+_LISTED = 1000  # training images by label quality that have a picture, flagged or not
 
 
-def quick_recipe(recipe: Recipe) -> Recipe:
-    """Return the recipe of the folds: the run's own if its network is the fast one, else the quick one."""
-    if recipe.model.name == "speednet":
-        return recipe
-    quick = load_recipe(_QUICK)
-    return quick.model_copy(update={"data": recipe.data})
+def audit_run(
+    run: Run | str | Path,
+    *,
+    folds: int = 0,
+    folds_recipe: str | Path | Recipe | None = None,
+    others: Sequence[Run | str | Path] = (),
+    device: str = "auto",
+    reporter: Reporter | None = None,
+) -> Audit:
+    """Audit a finished run and keep the findings in its folder.
+
+    Args:
+        run: The run or its folder.
+        folds: Train so many models more, each without one part of the training split, and judge the labels of
+            that part by their predictions; 0 for none.
+        folds_recipe: A name, a file or a recipe that those models are trained by, on the run's data; by
+            default the run's own.
+        others: Finished runs on the same data, of other seeds say: where they and this one differ, an image
+            is ambiguous.
+        device: "auto", "cpu", "cuda" and so on.
+        reporter: Takes the lines of the log; by default they are printed.
+
+    Raises:
+        NotFoundError: A folder is not that of a finished run.
+        InputError: One of `others` was tested on other images, or `folds` does not fit the data.
+    """
+    opened = run if isinstance(run, Run) else load_run(run)
+    answers = other_answers(opened, others) if others else None
+    return keep_audit(
+        opened,
+        opened.data(),
+        folds=folds,
+        folds_recipe=folds_recipe,
+        others=answers,
+        device=device,
+        reporter=reporter or Printer(),
+    )
+
+
+def other_answers(run: Run, others: Sequence[Run | str | Path]) -> np.ndarray:
+    """Return the probabilities (R, N, C) of other runs for the test images of `run`.
+
+    Raises:
+        InputError: One of them was tested on other images.
+    """
+    mine, answers = run.predictions, []
+    for one in others:
+        other = one if isinstance(one, Run) else load_run(one)
+        found = other.predictions
+        if found.class_names != mine.class_names or not np.array_equal(found.labels, mine.labels):
+            raise InputError(
+                f"{other.folder} was tested on other images, labels or classes than {run.folder}; name runs "
+                "on the same data"
+            )
+        answers.append(found.probabilities)
+    return np.stack(answers)
+
+
+def keep_audit(
+    run: Run,
+    data: Dataset,
+    *,
+    folds: int = 0,
+    folds_recipe: str | Path | Recipe | None = None,
+    others: np.ndarray | None = None,
+    device: str = "auto",
+    reporter: Reporter,
+) -> Audit:
+    """Audit a run on its `data`; write what was found, and the pictures for its page, into its folder."""
+    chosen = choose_device(device)
+    model = run.model().to(chosen, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    unseen = None
+    if folds:
+        recipe = recipe_of_folds(run.recipe, folds_recipe)
+        unseen = out_of_fold(recipe, data, folds=folds, device=device, reporter=reporter)
+    evidence, true_maps = gather(run, model, data, device=chosen, unseen=unseen, others=others)
+    found = make_audit(evidence)
+    write_audit(run.folder, found)
+    write_gallery(run.folder, found, data, maps=(evidence.maps, true_maps))
+    causes = [f"{one.count} {one.cause}" for one in found.error_budget.causes if one.count]
+    reporter.line(f"audit: {', '.join(causes) or 'no mistakes'}; {len(found.fixes)} fixes")
+    return found
+
+
+def recipe_of_folds(own: Recipe, wanted: str | Path | Recipe | None) -> Recipe:
+    """Return the recipe that models of folds are trained by, on the data of the run's own recipe."""
+    if wanted is None:
+        return own
+    recipe = wanted if isinstance(wanted, Recipe) else load_recipe(wanted)
+    return recipe.model_copy(update={"data": own.data})
 
 
 def out_of_fold(
@@ -46,22 +137,31 @@ def out_of_fold(
 ) -> np.ndarray:
     """Return the probabilities of each training image by a model that was trained without it, (N, C).
 
-    The training split is dealt out in `folds` parts of like classes; one model is trained without each, by
-    `quick_recipe`. Raises SightlineError for fewer than 2 folds, or more than the rarest class has images.
+    The training split is dealt out in `folds` parts of like classes; one model is trained without each.
+
+    Args:
+        recipe: What the models are trained by; what it says of data does not count.
+        data: Whose training split is dealt out.
+        folds: How many parts.
+        device: "auto", "cpu", "cuda" and so on.
+        reporter: Takes the lines of the log.
+
+    Raises:
+        InputError: Fewer than 2 folds, or more than the rarest class has images.
     """
     from sklearn.model_selection import StratifiedKFold
 
     labels, counts = data.train.labels, np.bincount(data.train.labels)
     rarest = int(counts[counts > 0].min())
     if not 2 <= folds <= rarest:
-        raise SightlineError(f"{folds} folds; the rarest class has {rarest} images, so 2 to {rarest} fit")
-    chosen = quick_recipe(recipe)
+        raise InputError(f"{folds} folds; the rarest class has {rarest} images, so 2 to {rarest} fit")
+    reporter.line(f"{folds} models by the recipe {recipe.name} ({recipe.model.name}), each without one fold")
     parts = StratifiedKFold(folds, shuffle=True, random_state=recipe.training.seed).split(labels, labels)
     probabilities = np.full((len(labels), data.num_classes), np.nan)
     for number, (rest, held) in enumerate(parts, 1):
         reporter.line(f"fold {number} of {folds}: {len(rest)} images to train on, {len(held)} to judge")
         part = dataclasses.replace(data, train=data.train.take(rest), test=data.train.take(held), truth=None)
-        probabilities[held] = _probabilities(chosen, part, device, reporter)
+        probabilities[held] = _probabilities(recipe, part, device, reporter)
     return probabilities
 
 
@@ -80,110 +180,44 @@ def _probabilities(recipe: Recipe, data: Dataset, device: str, reporter: Reporte
     return predict(model, data.test, class_names=data.class_names, precision=precision).probabilities
 
 
-_AT_ONCE = 1000  # images that are explained together
-_CORRUPTED = 300  # images of the test split that are corrupted, each in every way
-
-
-def audit_run(
-    run: Run | str | Path,
-    *,
-    folds: int = 0,
-    beside: Sequence[Run | str | Path] = (),
-    device: str = "auto",
-    reporter: Reporter | None = None,
-) -> Audit:
-    """Audit a finished run and keep the findings in its folder.
-
-    folds: train so many models more, each without one part of the training split, and judge the training
-    labels by their predictions of the part that they have not seen; 0 for none. beside: finished runs on
-    the same data, other seeds say: where they and this one differ, an image is ambiguous. Raises
-    SightlineError if a folder is not that of a finished run, or a run beside was tested on other images.
-    """
-    opened = run if isinstance(run, Run) else load_run(run)
-    others = answers_beside(opened, beside) if beside else None
-    return keep_audit(
-        opened, opened.data(), folds=folds, others=others, device=device, reporter=reporter or Printer()
-    )
-
-
-def answers_beside(run: Run, beside: Sequence[Run | str | Path]) -> np.ndarray:
-    """Return the probabilities (R, N, C) of other runs for the test images of `run`.
-
-    Raises SightlineError if one of them was tested on other images.
-    """
-    mine, answers = run.predictions, []
-    for one in beside:
-        other = one if isinstance(one, Run) else load_run(one)
-        found = other.predictions
-        if found.class_names != mine.class_names or not np.array_equal(found.labels, mine.labels):
-            raise SightlineError(
-                f"{other.folder} was tested on other images, labels or classes than {run.folder}; name runs "
-                "on the same data"
-            )
-        answers.append(found.probabilities)
-    return np.stack(answers)
-
-
-def keep_audit(
-    run: Run,
-    data: Dataset,
-    *,
-    folds: int = 0,
-    others: np.ndarray | None = None,
-    device: str = "auto",
-    reporter: Reporter,
-) -> Audit:
-    """Audit a run on its `data` and write what was found into its folder."""
-    place = choose_device(device)
-    model = run.model().to(place, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-    unseen = None
-    if folds:
-        unseen = out_of_fold(run.recipe, data, folds=folds, device=device, reporter=reporter)
-    found = make_audit(gather(run, model, data, place=place, unseen=unseen, others=others))
-    write_audit(run.folder, found)
-    causes = [f"{row['count']} {row['cause']}" for row in found.facts["budget"]["causes"] if row["count"]]
-    reporter.line(f"audit: {', '.join(causes) or 'no mistakes'}; {len(found.facts['fixes'])} fixes")
-    return found
-
-
 def gather(
     run: Run,
     model: nn.Module,
     data: Dataset,
     *,
-    place: torch.device,
+    device: torch.device,
     unseen: np.ndarray | None = None,
     others: np.ndarray | None = None,
-) -> Evidence:
-    """Return the evidence of a run: the passes over its data that an audit needs, in the run's precision."""
-    precision = choose_precision(run.recipe.training.precision, place)
+) -> tuple[Evidence, np.ndarray]:
+    """Return the evidence of a run, and the raw maps (N, h, w) of the test images for their true classes.
+
+    These are the passes over its data that an audit needs, in the run's precision.
+    """
+    precision, seed = choose_precision(run.recipe.training.precision, device), run.recipe.training.seed
     named = {"class_names": data.class_names, "precision": precision}
     with head_inputs(model) as read:
-        viewed = predict_views(model, data.test, views="mirror", **named)
-    features = _joined(
-        read[:: len(viewed.views)]
-    )  # those of the plain view, which is the first of each batch
+        augmented = predict_views(model, data.test, views="mirror", **named)
+    # Of each batch the image itself comes first: the features are those of it.
+    features = _joined(read[:: len(augmented.views)])
     with head_inputs(model) as read:
         train = predict(model, data.train, **named)
-    shaken = predict_corrupted(
-        partial(predict, model, **named), data.test, sample=_CORRUPTED, seed=run.recipe.training.seed
-    )
-    seen, true = _maps(run, model, data, viewed.plain)
-    return Evidence(
+    corrupted = predict_corrupted(partial(predict, model, **named), data.test, sample=_CORRUPTED, seed=seed)
+    predicted_maps, true_maps = _maps(run, model, data, augmented.plain)
+    evidence = Evidence(
         data,
-        viewed.plain,
+        augmented.plain,
         train=train,
         features=features,
         train_features=_joined(read),
-        views=viewed.probabilities,
+        tta=augmented.probabilities,
         others=others,
-        maps_predicted=seen,
-        maps_true=true,
+        maps=predicted_maps,
         dynamics=run.dynamics,
         out_of_fold=unseen,
-        robustness=robustness_table(shaken.clean, shaken.corrupted),
-        seed=run.recipe.training.seed,
+        robustness=measure_robustness(corrupted.clean, corrupted.corrupted),
+        seed=seed,
     )
+    return evidence, true_maps
 
 
 def _joined(read: list[tuple[nn.Linear, torch.Tensor]]) -> np.ndarray | None:
@@ -204,11 +238,11 @@ def _maps(
         method = "grad_cam"
     explained = partial(_explained, model, data.test, method=method, layer=card.get("main_layer"))
     everything, wrong = np.arange(len(predictions)), np.flatnonzero(~predictions.correct)
-    seen = explained(everything, predictions.predicted)
-    true = seen.copy()
+    predicted = explained(everything, predictions.predicted)
+    true = predicted.copy()
     if len(wrong):
         true[wrong] = explained(wrong, predictions.labels)
-    return seen, true
+    return predicted, true
 
 
 def _explained(
@@ -219,3 +253,52 @@ def _explained(
         for some in (index[start : start + _AT_ONCE] for start in range(0, len(index), _AT_ONCE))
     ]
     return np.concatenate(parts)
+
+
+def write_gallery(
+    folder: Path,
+    audit: Audit,
+    data: Dataset,
+    *,
+    maps: tuple[np.ndarray | None, np.ndarray | None] = (None, None),
+) -> None:
+    """Write `gallery.npz`, the pictures and maps that the page shows, whole or not at all.
+
+    thumbnails: (N, h, w, 3) uint8 of the test images. train_rows: (R,) the training images that the audit
+    names, ascending; train_thumbnails: (R, h, w, 3) of them. maps_predicted, maps_true: (N, h, w) float16,
+    raw and signed, where there are `maps` for the predicted and the true class.
+    """
+    rows = pictured_rows(audit)
+    arrays: dict[str, Any] = {
+        "thumbnails": np.concatenate([thumbnails(block) for block in data.test.blocks(_AT_ONCE)]),
+        "train_rows": rows,
+        "train_thumbnails": thumbnails(data.train.images[rows]),
+    }
+    for name, values in zip(("maps_predicted", "maps_true"), maps, strict=True):
+        if values is not None:
+            arrays[name] = values.astype(np.float16)
+    write_atomic(folder / GALLERY_FILE, lambda file: np.savez(file, **arrays))
+
+
+def pictured_rows(audit: Audit) -> np.ndarray:
+    """Return the training images that the audit names, ascending: copies, neighbors, the worst labels."""
+    quality = audit.train["label_quality"].to_numpy()
+    named = [audit.test["near_duplicate"].to_numpy(int), np.argsort(quality, kind="stable")[:_LISTED]]
+    if audit.neighbors is not None:
+        named.append(audit.neighbors.indices.ravel())
+    for pair in () if audit.duplicates is None else audit.duplicates.pairs:
+        ends = ((pair.a_split, pair.a), (pair.b_split, pair.b))
+        named.append(np.array([index for split, index in ends if split is SplitName.TRAIN], int))
+    rows = np.unique(np.concatenate(named))
+    return rows[rows >= 0]
+
+
+def thumbnails(images: np.ndarray, limit: int = _THUMBNAIL) -> np.ndarray:
+    """Return uint8 images (N, H, W, 3) with no side above `limit` pixels, each block's mean in its place."""
+    height, width = images.shape[1:3]
+    if max(height, width) <= limit:
+        return images
+    step = -(-max(height, width) // limit)
+    cut = images[:, : height // step * step, : width // step * step]
+    blocks = cut.reshape(len(cut), height // step, step, width // step, step, 3)
+    return blocks.mean(axis=(2, 4)).round().astype(np.uint8)

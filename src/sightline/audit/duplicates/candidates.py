@@ -1,4 +1,4 @@
-"""The search behind `near_duplicates`: pairs of pictures that are alike beyond chance."""
+"""The search behind `find_near_duplicates`: pairs of pictures that are alike beyond chance."""
 
 from __future__ import annotations
 
@@ -53,17 +53,25 @@ class Pictures:
 
 
 @dataclass(frozen=True, eq=False)
-class Alike:
-    """Pairs a < b of places, with their similarity, whether one is mirrored, and how many are chance."""
+class AlikePairs:
+    """Pairs of pictures that are alike beyond chance.
+
+    Attributes:
+        a: (P,) the first picture of each pair.
+        b: (P,) the second one, b > a.
+        similarity: (P,) in (0, 1].
+        mirrored: (P,) bool, whether one of the two is mirrored.
+        expected_by_chance: How many of the pairs are expected to be no copies.
+    """
 
     a: np.ndarray
     b: np.ndarray
     similarity: np.ndarray
     mirrored: np.ndarray
-    chance: float
+    expected_by_chance: float
 
 
-def alike_pairs(pictures: Pictures, chosen: np.ndarray, *, seed: int) -> list[Alike]:
+def alike_pairs(pictures: Pictures, chosen: np.ndarray, *, seed: int) -> list[AlikePairs]:
     """Return the pairs among the pictures at `chosen` that are alike, as they are and mirrored."""
     prints = [view[chosen] for view in fingerprints(pictures.parts)]
     upright, mirrored, upside_down = prints
@@ -78,7 +86,7 @@ def alike_pairs(pictures: Pictures, chosen: np.ndarray, *, seed: int) -> list[Al
         threshold, chance = chance_threshold(similarity, decoys)
         kept = similarity >= threshold
         flags = np.full(kept.sum(), view is mirrored)
-        found.append(Alike(a[kept], b[kept], similarity[kept], flags, chance))
+        found.append(AlikePairs(a[kept], b[kept], similarity[kept], flags, chance))
     return found
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from sightline.audit.duplicates.candidates import Alike, Pictures
+from sightline.audit.duplicates.candidates import AlikePairs, Pictures
 from sightline.audit.duplicates.decoys import chance_threshold
 from sightline.audit.duplicates.fingerprints import GRID, in_chunks, pool
 from sightline.audit.neighbors import nearest_rows, unit_rows
@@ -23,7 +23,7 @@ _OWN_SHARE = 0.05
 _PAIRS = 500  # worked on at once: their edges fit a processor's cache
 
 
-def shifted_pairs(pictures: Pictures, chosen: np.ndarray, features: np.ndarray) -> Alike:
+def shifted_pairs(pictures: Pictures, chosen: np.ndarray, features: np.ndarray) -> AlikePairs:
     """Return the pairs among the pictures at `chosen` whose edges agree at some small shift.
 
     features: (N, D) of all pictures.
@@ -37,7 +37,7 @@ def shifted_pairs(pictures: Pictures, chosen: np.ndarray, features: np.ndarray) 
     decoys = best_shift(cells, a, b, upside_down=True)
     threshold, chance = chance_threshold(similarity, decoys, own_share=_OWN_SHARE)
     kept = similarity >= threshold
-    return Alike(chosen[a[kept]], chosen[b[kept]], similarity[kept], np.zeros(kept.sum(), bool), chance)
+    return AlikePairs(chosen[a[kept]], chosen[b[kept]], similarity[kept], np.zeros(kept.sum(), bool), chance)
 
 
 def coarse(images: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sightline.audit.duplicates.fingerprints import area_weights
-from sightline.errors import SightlineError
+from sightline.errors import InputError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,7 +41,7 @@ def image_attributes(images: np.ndarray) -> pd.DataFrame:
     import pandas as pd
 
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
-        raise SightlineError(f"images are {images.dtype} {images.shape}; attributes need uint8 (N, H, W, 3)")
+        raise InputError(f"images are {images.dtype} {images.shape}; attributes need uint8 (N, H, W, 3)")
     step = max(1, _CHUNK // max(1, int(np.prod(images.shape[1:3]))))
     parts = [_of_images(images[start : start + step]) for start in range(0, len(images), step)]
     names = ("brightness", "contrast", "saturation", "colourfulness", "warmth", "sharpness", "entropy")
@@ -97,7 +97,7 @@ def evidence_attributes(maps: np.ndarray, masks: np.ndarray | None = None) -> pd
 
     if maps.ndim != 3 or (masks is not None and masks.shape != maps.shape):
         came = f"{maps.shape}" + ("" if masks is None else f" and masks {masks.shape}")
-        raise SightlineError(f"maps are {came}; evidence needs (N, h, w), and masks of that shape")
+        raise InputError(f"maps are {came}; evidence needs (N, h, w), and masks of that shape")
     names = ["area", "offset", "border", "cell", "cell_mass"] + (["background"] if masks is not None else [])
     step = max(1, _CHUNK // max(1, int(np.prod(maps.shape[1:]))))
     parts = [
