@@ -27,13 +27,14 @@ from typing import Any
 import numpy as np
 from harness import hardware
 
+from sightline import logs
 from sightline.data import Dataset
 from sightline.data.splits import stratified_split
 from sightline.files import write_text
 from sightline.models import keep_freed_memory, load_model
 from sightline.predictions import accuracy, predict_views
 from sightline.runs import Run, train
-from sightline.runs.pipeline import Printer, start_run
+from sightline.runs.pipeline import start_run
 from sightline.training import recipe_toml
 
 _SPLIT_SEED = 0  # of the held-out tenth, never that of a training
@@ -93,7 +94,8 @@ def _one(options: argparse.Namespace, seed: int) -> dict[str, Any]:
         started = time.perf_counter() - begin
         data = _held_out(run.data()) if options.holdout else run.data()
         begin = time.perf_counter()
-        history = train(run, data, device=options.device, reporter=Printer())
+        with logs.shown():
+            history = train(run, data, device=options.device)
         trained = time.perf_counter() - begin
         last = history.epochs[-1]
         row: dict[str, Any] = {"seed": seed, **_predicted(run, data, options.device)}

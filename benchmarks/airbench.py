@@ -22,7 +22,7 @@ from harness import publish
 from sightline.data import load_data
 from sightline.models import create_model
 from sightline.predictions import accuracy, predict_views
-from sightline.training import fit, load_recipe
+from sightline.training import Objective, fit, load_recipe
 
 
 def main() -> None:
@@ -55,9 +55,9 @@ def _ours(data, seed: int) -> tuple[float, float]:
     begin = time.perf_counter()
     history = fit(
         model, data, epochs=training.epochs, batch_size=training.batch_size, seed=seed, device="cuda",
-        optimizer=recipe.make_optimizer(), schedule=rate, average=recipe.make_average(),
-        augmentation=recipe.make_augmentation(data.mean.tolist()), freeze=training.freeze,
-        label_smoothing=training.label_smoothing, on_epoch=lambda history, epochs: None,
+        optimizer=recipe.make_optimizer(), schedule=rate, callbacks=recipe.make_callbacks(),
+        augmentation=recipe.make_augmentation(data.mean.tolist()),
+        objective=Objective(training.label_smoothing), verbose=False,
     )  # fmt: skip
     found = predict_views(model, data.test, views="mirror_shifts", batch_size=2000, precision="bfloat16")
     torch.cuda.synchronize()

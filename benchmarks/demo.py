@@ -58,18 +58,13 @@ def _stages(recipe: str, changes: list[str]) -> dict[str, dict[str, float]]:
     from sightline.report import write_report
     from sightline.runs import analyze, start_run, train
 
-    class Silent:
-        def line(self, text: str) -> None: ...
-
-        def step(self, progress: Any, images: int) -> None: ...
-
     with tempfile.TemporaryDirectory() as place:
         run = start_run(recipe, changes=changes, out=Path(place) / "run")
         data = run.data()
         since = mark("import, data, checks", begin)
-        train(run, data, reporter=Silent())
+        train(run, data)
         since = mark("range test and training", since)
-        analyze(run, data, reporter=Silent())
+        analyze(run, data)
         since = mark("predict, explain, measure", since)
         write_report(run.folder)
         mark("figures and report", since)

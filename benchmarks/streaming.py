@@ -141,7 +141,7 @@ def _fit(
         batch_size=options.batch,
         augmentation=AUGMENTATION,
         device=options.device,
-        on_epoch=lambda history, epochs: None,
+        verbose=False,
     )
     return history.epochs[-1]["images_per_second"]
 

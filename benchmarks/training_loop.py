@@ -22,7 +22,7 @@ from harness import publish
 
 from sightline.data import Augmentation, Dataset, Split
 from sightline.models import MODELS, choose_precision, create_model
-from sightline.training import fit, sgd
+from sightline.training import Execution, fit, sgd
 from sightline.training.callbacks import Recorder
 from sightline.training.train_step import train_step
 
@@ -94,9 +94,9 @@ def _loop(name: str, data: Dataset, batch: int, precision: str, device: str) -> 
         epochs=2,
         batch_size=batch,
         augmentation=AUGMENTATION,
-        precision=precision,
+        execution=Execution(precision),
         device=device,
-        on_epoch=lambda history, epochs: None,
+        verbose=False,
     )
     return history.epochs[-1]["images_per_second"]
 

@@ -35,7 +35,7 @@ from torch.utils.data import DataLoader
 
 from sightline.data import Augmentation, Dataset, Split
 from sightline.models import MODELS, autocast, choose_precision, create_model
-from sightline.training import fit, one_cycle, sgd
+from sightline.training import Execution, fit, one_cycle, sgd
 
 AUGMENTATION = Augmentation(crop_padding=4, flip="random", hole_size=8)
 RATE = 0.05
@@ -91,9 +91,9 @@ def _sightline(data: Dataset, options: argparse.Namespace) -> float:
         optimizer=sgd(momentum=0.9, nesterov=True),
         schedule=one_cycle(RATE),
         augmentation=AUGMENTATION,
-        precision=options.precision,
+        execution=Execution(options.precision),
         device=options.device,
-        on_epoch=lambda history, epochs: None,
+        verbose=False,
     )
     return options.images / history.epochs[-1]["images_per_second"]
 

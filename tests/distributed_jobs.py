@@ -20,13 +20,25 @@ from sightline.data import Augmentation, Dataset, Split
 from sightline.errors import SightlineError
 from sightline.models import Normalize
 from sightline.predictions.inference import predict_shared
-from sightline.training import History, constant, fit, lookahead, one_cycle, sgd
+from sightline.training import (
+    Callback,
+    Checkpoint,
+    Execution,
+    History,
+    KeepBest,
+    Lookahead,
+    Objective,
+    constant,
+    fit,
+    one_cycle,
+    sgd,
+)
 
 OPTIONS: dict[str, Any] = {
-    "epochs": 3, "batch_size": 16, "schedule": one_cycle(0.3), "label_smoothing": 0.1, "l1": 1e-4,
-    "optimizer": sgd(momentum=0.8, weight_decay=0.01), "seed": 4, "precision": "float32", "device": "cpu",
+    "epochs": 3, "batch_size": 16, "schedule": one_cycle(0.3), "objective": Objective(0.1, 1e-4),
+    "optimizer": sgd(momentum=0.8, weight_decay=0.01), "seed": 4, "execution": Execution("float32"),
+    "device": "cpu", "verbose": False, "validation": 0.2,
     "augmentation": Augmentation(crop_padding=1, flip="random", hole_size=2, hole_p=0.5),
-    "validation": 0.2, "keep": "best", "on_epoch": lambda history, epochs: None, "checkpoint_seconds": 0.0,
 }  # fmt: skip
 LOOKAHEAD: dict[str, Any] = {"every": 3, "decay": 0.8, "power": 1.0}
 CUT_AT = 6  # the step before which the checkpoint is copied: 49 images make 4 steps, so in the second epoch
@@ -60,12 +72,24 @@ def trained(folder: Path, name: str, *, resume: bool = False, **options: Any) ->
     data, checkpoint = make_data(), folder / f"{name}.pt"
     model = make_model(data, seed=distributed.rank())  # process 0's weights are to win
 
-    def copy(progress, images) -> None:
-        if progress.step == CUT_AT:
-            shutil.copy(checkpoint, folder / f"{name}-cut.pt")
+    class Copy(Callback):
+        def on_step_end(self, trainer) -> None:
+            if trainer.progress.step == CUT_AT and distributed.leads():
+                shutil.copy(checkpoint, folder / f"{name}-cut.pt")
 
-    given = {**OPTIONS, "checkpoint": checkpoint, "on_step": copy, **options}
-    return model, fit(model, data, **given, resume=resume)
+    callbacks = [Copy(), KeepBest(), Checkpoint(checkpoint, seconds=0.0, resume=resume)]
+    return model, fit(model, data, **{**OPTIONS, **options}, callbacks=callbacks)
+
+
+class Steps(Callback):
+    """Notes each step and how many images it had, in process 0."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[int, int]] = []
+
+    def on_step_end(self, trainer) -> None:
+        if distributed.leads():
+            self.seen.append((trainer.progress.step, trainer.images))
 
 
 def message(work) -> str:
@@ -87,20 +111,21 @@ def fail_in(number: int, error: Exception) -> Any:
 
 def main(folder: Path) -> None:
     data = make_data()
-    seen: list[tuple[int, int]] = []
+    steps = Steps()
     model, history = trained(folder, "two")
     resumed, resumed_history = trained(folder, "one-cut", resume=True)
-    options = {**OPTIONS, "l1": 0.0, "keep": "last"}
+    options = {**OPTIONS, "objective": Objective(0.1)}
     normed = make_model(data, norm=True)
-    fit(normed, data, **options, on_step=lambda progress, images: seen.append((progress.step, images)))
+    fit(normed, data, **options, callbacks=[steps])
     averaged = make_model(data, norm=True)
-    fit(averaged, data, **options, average=lookahead(**LOOKAHEAD))
+    fit(averaged, data, **options, callbacks=[Lookahead(**LOOKAHEAD)])
     dropped = make_model(data, dropout=0.5)
-    cut = {**options, "checkpoint": folder / "dropped.pt", "schedule": constant(0.1)}
-    fit(dropped, data, **cut | {"epochs": 1})
-    fit(dropped, data, **cut, resume=True)
+    cut = {**options, "schedule": constant(0.1)}
+    path = folder / "dropped.pt"
+    fit(dropped, data, **cut | {"epochs": 1}, callbacks=[Checkpoint(path)])
+    fit(dropped, data, **cut, callbacks=[Checkpoint(path, resume=True)])
     whole = make_model(data, dropout=0.5)
-    fit(whole, data, **cut | {"checkpoint": None})
+    fit(whole, data, **cut)
     tables = [
         predict_shared(model.eval(), data.test.take(np.arange(count)), class_names=data.class_names)
         for count in (31, 1)
@@ -114,7 +139,7 @@ def main(folder: Path) -> None:
         "probability": torch.from_numpy(history.dynamics.probability),
         "resumed_margin": torch.from_numpy(resumed_history.dynamics.margin),
         "resumed_probability": torch.from_numpy(resumed_history.dynamics.probability),
-        "resumed_epochs": resumed_history.epochs, "resumed_steps": resumed_history.steps, "seen": seen,
+        "resumed_epochs": resumed_history.epochs, "resumed_steps": resumed_history.steps, "seen": steps.seen,
         "logits": [torch.from_numpy(table.logits) for table in tables],
         "messages": [
             message(lambda: distributed.leader_does(fail_in(0, SightlineError("no such recipe")))),

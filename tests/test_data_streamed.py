@@ -27,7 +27,7 @@ from sightline.data import image_folder as folder_module
 from sightline.errors import SightlineError
 from sightline.models import create_model
 from sightline.predictions import predict
-from sightline.training import constant, fit, load_recipe
+from sightline.training import Execution, constant, fit, load_recipe
 
 AUGMENTATION = Augmentation(crop_padding=2, crop_mode="zero", flip="alternate", hole_size=4, hole_p=0.5)
 
@@ -130,8 +130,7 @@ def test_training_and_predicting_from_files_give_the_tables_of_memory(both):
         histories.append(
             fit(
                 model, data, epochs=2, batch_size=8, schedule=constant(0.05), augmentation=AUGMENTATION,
-                validation=0.2, seed=3, precision="float32", device="cpu",
-                on_epoch=lambda history, epochs: None,
+                validation=0.2, seed=3, execution=Execution("float32"), device="cpu", verbose=False,
             )
         )  # fmt: skip
         tables.append(predict(model, data.test, class_names=data.class_names, batch_size=3))

@@ -18,7 +18,6 @@ import sightline as sl
 from sightline.cli import main
 from sightline.errors import SightlineError
 from sightline.files import sweep, write_text
-from sightline.runs.pipeline import Printer
 
 CHANGES = [
     "model.options={widths=[8, 16, 16]}", "training.epochs=4", "training.batch_size=64",
@@ -27,11 +26,6 @@ CHANGES = [
 ]  # fmt: skip
 SETTINGS = [part for change in CHANGES for part in ("--set", change)]
 COMMAND = [sys.executable, "-m", "sightline", "run", "--device", "cpu"]
-
-
-class Silent(Printer):
-    def line(self, text):
-        pass
 
 
 def names(folder: Path) -> list[str]:
@@ -66,7 +60,7 @@ def files_that_do_not_open(folder: Path) -> list[str]:
 
 @pytest.mark.slow
 def test_killed_at_several_moments_and_resumed_the_weights_are_those_of_a_run_left_alone(tmp_path):
-    whole = sl.run("shapes-quick", changes=CHANGES, out=tmp_path / "whole", device="cpu", reporter=Silent())
+    whole = sl.run("shapes-quick", changes=CHANGES, out=tmp_path / "whole", device="cpu", verbose=False)
     expected = (whole.folder / "model.safetensors").read_bytes()
     for number, moment in enumerate(("images of", "epoch 1/4", "epoch 3/4", "test accuracy")):
         out = tmp_path / f"killed-{number}"
@@ -163,7 +157,7 @@ def test_a_model_card_of_another_run_is_noticed(tmp_path):
         changes=[*CHANGES, "training.epochs=1"],
         out=tmp_path / "a",
         device="cpu",
-        reporter=Silent(),
+        verbose=False,
     )
     card = json.loads((made.folder / "model.json").read_text())
     card["class_names"] = card["class_names"][:7]

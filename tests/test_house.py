@@ -38,7 +38,7 @@ ALLOWED = {
         "runs",
     },
 }
-GROUND = {"distributed", "errors", "extensions", "files", "stats"}
+GROUND = {"distributed", "errors", "extensions", "files", "logs", "stats"}
 ROOMS = sorted(ALLOWED)
 
 

@@ -18,7 +18,6 @@ from sightline.errors import SightlineError
 from sightline.models import load_model
 from sightline.predictions import predict, rank_mistakes
 from sightline.runs import existing_folder, explain_pictures, list_runs, new_folder, summarize_run
-from sightline.runs.pipeline import Printer
 
 SMALL = (
     "model.options={widths=[8, 16, 16]}",
@@ -34,11 +33,6 @@ SMALL = (
 )
 
 
-class Silent(Printer):
-    def line(self, text):
-        pass
-
-
 def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
@@ -47,7 +41,7 @@ def names(folder: Path) -> list[str]:
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "first"
     changes = [*SMALL, "analysis.compare_images=8"]
-    return sl.run("shapes-quick", changes=changes, out=folder, device="cpu", reporter=Silent())
+    return sl.run("shapes-quick", changes=changes, out=folder, device="cpu", verbose=False)
 
 
 def test_a_run_leaves_these_files(run):
@@ -100,7 +94,7 @@ def test_the_samples_are_training_images_and_their_augmented_selves(run):
 
 
 def test_the_resolved_recipe_repeats_the_run(run, tmp_path):
-    again = sl.run(run.folder / "recipe.toml", out=tmp_path / "again", device="cpu", reporter=Silent())
+    again = sl.run(run.folder / "recipe.toml", out=tmp_path / "again", device="cpu", verbose=False)
     np.testing.assert_array_equal(again.predictions.logits, run.predictions.logits)
     assert again.recipe == run.recipe
     assert tomllib.loads((run.folder / "recipe.toml").read_text())["training"]["precision"] == "float32"
@@ -146,7 +140,7 @@ def test_auto_takes_the_most_faithful_method(run, tmp_path):
 def test_a_run_can_explain_by_the_most_faithful_method(tmp_path):
     changes = [*SMALL, "training.epochs=1", "analysis.compare_images=4", "analysis.method=auto"]
     changes += ["analysis.compare=['saliency', 'hires_cam']"]
-    made = sl.run("shapes-quick", changes=changes, out=tmp_path / "auto", device="cpu", reporter=Silent())
+    made = sl.run("shapes-quick", changes=changes, out=tmp_path / "auto", device="cpu", verbose=False)
     best = json.loads((made.folder / "faithfulness.json").read_text())["best"]
     card = json.loads((made.folder / "explanations.json").read_text())
     assert card["name"] == best
@@ -161,7 +155,7 @@ def test_a_run_without_mistakes_or_comparison_is_reported_too(tmp_path):
         "analysis.mistakes=0",
         "analysis.correct=0",
     ]
-    made = sl.run("shapes-quick", changes=changes, out=tmp_path / "bare", device="cpu", reporter=Silent())
+    made = sl.run("shapes-quick", changes=changes, out=tmp_path / "bare", device="cpu", verbose=False)
     assert not (made.folder / "faithfulness.json").exists()
     assert "Can these maps be believed?" not in made.report.read_text()
     with pytest.raises(SightlineError, match="has no comparison of methods, which method auto needs"):
@@ -182,7 +176,7 @@ def test_the_environment_says_what_the_run_depends_on(run):
 
 def test_a_validation_split_decides_and_the_report_says_so(tmp_path):
     changes = [*SMALL, "training.validation=0.2", "training.keep=best"]
-    chosen = sl.run("shapes-quick", changes=changes, out=tmp_path / "v", device="cpu", reporter=Silent())
+    chosen = sl.run("shapes-quick", changes=changes, out=tmp_path / "v", device="cpu", verbose=False)
     best = chosen.history["validation_loss"].to_numpy().argmin() + 1
     assert chosen.metrics["selection"] == f"best validation loss (epoch {best})"
     assert load_model(chosen.folder)[1]["epoch"] == best
@@ -190,7 +184,7 @@ def test_a_validation_split_decides_and_the_report_says_so(tmp_path):
 
 def test_the_range_test_is_kept_if_the_recipe_asks_for_it(tmp_path):
     changes = [*SMALL, "analysis.range_test=true", "training.epochs=1"]
-    tested = sl.run("shapes-quick", changes=changes, out=tmp_path / "r", device="cpu", reporter=Silent())
+    tested = sl.run("shapes-quick", changes=changes, out=tmp_path / "r", device="cpu", verbose=False)
     assert (tested.folder / "range_test.csv").exists()
     assert (tested.folder / "figures" / "range_test.png").exists()
 
@@ -206,7 +200,7 @@ def test_nothing_is_left_of_a_run_that_cannot_start(tmp_path):
         ("analysis.method=gradcam", "method 'gradcam' is not known; did you mean 'grad_cam'"),
     ):
         with pytest.raises(SightlineError, match=message):
-            sl.run("shapes-quick", changes=[*SMALL, change], out=out, device="cpu", reporter=Silent())
+            sl.run("shapes-quick", changes=[*SMALL, change], out=out, device="cpu", verbose=False)
         assert not out.exists()
 
 
@@ -214,10 +208,10 @@ def test_a_folder_that_holds_something_is_refused(run, tmp_path):
     with pytest.raises(
         SightlineError, match="already holds a run; choose another --out, or go on with --resume"
     ):
-        sl.run("shapes-quick", out=run.folder, reporter=Silent())
+        sl.run("shapes-quick", out=run.folder, verbose=False)
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(SightlineError, match="already holds other files"):
-        sl.run("shapes-quick", out=tmp_path, reporter=Silent())
+        sl.run("shapes-quick", out=tmp_path, verbose=False)
 
 
 def test_runs_are_numbered_and_the_newest_is_latest(tmp_path):

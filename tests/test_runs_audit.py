@@ -30,7 +30,6 @@ from sightline.errors import SightlineError
 from sightline.predictions import Predictions
 from sightline.runs import compare_runs, out_of_fold
 from sightline.runs.audit_stage import answers_beside
-from sightline.runs.progress import Printer
 
 SMALL = (
     "model.options={widths=[8, 16, 16]}",
@@ -45,15 +44,10 @@ SMALL = (
 )
 
 
-class Silent(Printer):
-    def line(self, text):
-        pass
-
-
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("audited") / "first"
-    return sl.run("shapes-quick", changes=SMALL, out=folder, device="cpu", reporter=Silent())
+    return sl.run("shapes-quick", changes=SMALL, out=folder, device="cpu", verbose=False)
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +63,7 @@ def fixed(run, tmp_path_factory):
     decisions += [Decision("test", 3, "relabel", data.class_names[(data.test.labels[3] + 1) % 10])]
     write_decisions(folder / "mine.json", Decisions(fingerprint(data), tuple(decisions)))
     changes = [*SMALL, f'data.fixes="{folder / "mine.json"}"']
-    return sl.run("shapes-quick", changes=changes, out=folder / "second", device="cpu", reporter=Silent())
+    return sl.run("shapes-quick", changes=changes, out=folder / "second", device="cpu", verbose=False)
 
 
 def test_the_causes_add_up_to_the_mistakes(run):
@@ -207,7 +201,7 @@ def test_runs_on_other_data_are_not_compared(run, tmp_path):
         changes=[*SMALL, "data.seed=5", "training.epochs=1", "analysis.audit=false"],
         out=tmp_path / "other",
         device="cpu",
-        reporter=Silent(),
+        verbose=False,
     )
     with pytest.raises(SightlineError, match="were tested on other images, labels or classes"):
         compare_runs(run, other, tmp_path / "page.html")
@@ -247,8 +241,8 @@ def test_folds_judge_every_training_image_without_it(run):
     data = run.data()
     recipe = sl.load_recipe("shapes-quick", [*SMALL, "training.epochs=1", "data.limit=200"])
     few = sl.load_data("shapes", limit=200)
-    probabilities = out_of_fold(recipe, few, folds=2, device="cpu", reporter=Silent())
+    probabilities = out_of_fold(recipe, few, folds=2, device="cpu")
     assert probabilities.shape == (200, 10)
     np.testing.assert_allclose(probabilities.sum(1), 1, rtol=1e-6)
     with pytest.raises(SightlineError, match="1 folds; the rarest class has"):
-        out_of_fold(recipe, data, folds=1, device="cpu", reporter=Silent())
+        out_of_fold(recipe, data, folds=1, device="cpu")

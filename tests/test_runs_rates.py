@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import tomllib
 from pathlib import Path
 
@@ -15,7 +16,6 @@ from sightline.cli import main
 from sightline.errors import SightlineError
 from sightline.models import create_model
 from sightline.runs import (
-    Printer,
     apply_rate,
     load_run,
     range_test,
@@ -24,9 +24,9 @@ from sightline.runs import (
     start_run,
     train,
 )
-from sightline.training import RECIPES, Progress, find_learning_rate, load_recipe, sgd
-from sightline.training.callbacks import hold_out
+from sightline.training import RECIPES, Execution, Objective, Progress, find_learning_rate, load_recipe, sgd
 from sightline.training.recipe import check_recipe
+from sightline.training.trainer import hold_out
 
 SMALL = (
     "model.options={widths=[8, 8, 8]}",
@@ -60,12 +60,13 @@ precision = "float32"
 """
 
 
-class Listener(Printer):
+class Listener(logging.Handler):
     def __init__(self):
+        super().__init__()
         self.lines = []
 
-    def line(self, text):
-        self.lines.append(text)
+    def emit(self, record):
+        self.lines.append(record.getMessage())
 
 
 def begin(folder: Path, *changes: str):
@@ -74,13 +75,16 @@ def begin(folder: Path, *changes: str):
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
-    """A run whose recipe said "find", and what its reporter was told."""
-    listener = Listener()
+    """A run whose recipe said "find", and its log."""
+    listener, log = Listener(), logging.getLogger("sightline")
+    log.addHandler(listener)
+    log.setLevel("INFO")
     changes = [*SMALL, "schedule.max_lr=find", "training.seed=3"]
     folder = tmp_path_factory.mktemp("runs") / "found"
-    return sl.run(
-        "shapes-quick", changes=changes, out=folder, device="cpu", reporter=listener
-    ), listener.lines
+    made = sl.run("shapes-quick", changes=changes, out=folder, device="cpu")
+    log.removeHandler(listener)
+    log.setLevel("NOTSET")
+    return made, listener.lines
 
 
 def test_a_run_finds_its_rate_before_it_trains_and_keeps_it(found):
@@ -115,7 +119,7 @@ def test_a_resumed_run_does_not_search_again(found, monkeypatch):
     monkeypatch.setattr("sightline.runs.find_lr.find_learning_rate", never)
     resumed = load_run(run.folder)
     assert resumed.recipe.schedule["max_lr"] == run.recipe.schedule["max_lr"]
-    train(resumed, resumed.data(), device="cpu", reporter=Listener())
+    train(resumed, resumed.data(), device="cpu")
 
 
 def test_the_test_is_that_of_the_recipe_without_what_it_holds_out():
@@ -128,7 +132,8 @@ def test_the_test_is_that_of_the_recipe_without_what_it_holds_out():
         dataclasses.replace(data, train=data.train.take(kept)),
         augmentation=sl.Augmentation(crop_padding=2, crop_mode="reflect", flip="random"),
         optimizer=sgd(momentum=0.85, nesterov=True, weight_decay=0.0013, bias_lr_factor=64.0),
-        batch_size=32, seeds=[0], device="cpu", label_smoothing=0.1, l1=0.001, precision="float32",
+        batch_size=32, seeds=[0], device="cpu", objective=Objective(0.1, 0.001),
+        execution=Execution("float32"),
     )  # fmt: skip
     assert found.loss.tolist() == by_hand.loss.tolist()
 

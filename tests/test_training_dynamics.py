@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from test_training_fit import AUGMENTATION, QUIET, make_data, make_model
+from test_training_trainer import AUGMENTATION, QUIET, make_data, make_model
 from torch import nn
-from training_cases import Killed, die_after
+from training_cases import DieAfter, Killed, at_every_step
 
 from sightline.data import ResidentBatches
 from sightline.data.splits import stratified_split
@@ -86,15 +86,18 @@ def test_a_run_that_was_killed_goes_on_to_the_same_dynamics_bit_for_bit(tmp_path
     data = make_data()
     options = {"epochs": 3, "batch_size": 16, "augmentation": AUGMENTATION, "validation": 0.2, **QUIET}
     whole = fit(make_model(data), data, **options).dynamics
-    every = {"checkpoint": tmp_path / "checkpoint.pt", "checkpoint_seconds": 0.0}
     with pytest.raises(Killed):
-        fit(make_model(data), data, **options, **every, on_step=die_after(killed_after))
-    resumed = fit(make_model(data), data, **options, **every, resume=True).dynamics
+        fit(make_model(data), data, **options, callbacks=[at_every_step(tmp_path), DieAfter(killed_after)])
+    resumed = fit(
+        make_model(data), data, **options, callbacks=[at_every_step(tmp_path, resume=True)]
+    ).dynamics
     assert whole is not None
     assert resumed is not None
     assert resumed.epochs == 3
     same(resumed, whole)
-    again = fit(make_model(data), data, **options, **every, resume=True).dynamics  # nothing was left to do
+    again = fit(
+        make_model(data), data, **options, callbacks=[at_every_step(tmp_path, resume=True)]
+    ).dynamics  # nothing was left to do
     assert again is not None
     same(again, whole)
 

@@ -12,22 +12,33 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from test_training_fit import AUGMENTATION, make_data, make_model
+from test_training_trainer import AUGMENTATION, make_data, make_model
 from torch import nn
 
 from sightline.data import Dataset, ResidentBatches
 from sightline.errors import SightlineError
-from sightline.training import RangeTest, adamw, constant, find_learning_rate, fit, mixup, one_cycle, sgd
-from sightline.training.callbacks import mix_generator
+from sightline.training import (
+    Execution,
+    Objective,
+    RangeTest,
+    adamw,
+    constant,
+    find_learning_rate,
+    fit,
+    mixup,
+    one_cycle,
+    sgd,
+)
 from sightline.training.lr_range_test import best_of_trials, climb, debiased_means
+from sightline.training.mixing import mix_generator
 
-OPTIONS = {"batch_size": 16, "precision": "float32", "device": "cpu"}
+OPTIONS = {"batch_size": 16, "execution": Execution("float32"), "device": "cpu"}
 
 
 def test_a_sweep_equals_a_plain_loop_of_torch():
     data = make_data()
     found = find_learning_rate(
-        make_model(data), data, low=1e-4, high=1.0, steps=30, seeds=[5], label_smoothing=0.1, l1=1e-3,
+        make_model(data), data, low=1e-4, high=1.0, steps=30, seeds=[5], objective=Objective(0.1, 1e-3),
         augmentation=AUGMENTATION, optimizer=sgd(momentum=0.8, weight_decay=0.01), **OPTIONS,
     )  # fmt: skip
     plain = make_model(data).train()
@@ -159,7 +170,7 @@ def test_everything_is_left_bit_for_bit_as_it_was(precision):
     data = make_data()
     model, optimizer = begun(data)
     before = Snapshot(model, optimizer)
-    options = OPTIONS | {"precision": precision, "optimizer": optimizer, "steps": 25, "high": 0.1}
+    options = OPTIONS | {"execution": Execution(precision), "optimizer": optimizer, "steps": 25, "high": 0.1}
     first = find_learning_rate(model, data, seeds=[0, 1], **options)
     before.assert_unchanged()
     torch.rand(3)  # another global state gives the same
@@ -275,7 +286,12 @@ def test_it_stops_where_the_loss_runs_away():
 def test_trials_follow_the_schedule_and_climb_to_the_lowest_loss():
     data = make_data(48)
     shape = {"peak": 0.25, "anneal": "linear", "start_divisor": 5.0, "final_divisor": 10.0}
-    options = OPTIONS | {"steps": 40, "seeds": [2], "optimizer": sgd(momentum=0.8), "label_smoothing": 0.1}
+    options = OPTIONS | {
+        "steps": 40,
+        "seeds": [2],
+        "optimizer": sgd(momentum=0.8),
+        "objective": Objective(0.1),
+    }
     found = find_learning_rate(
         make_model(data), data, schedule=lambda lr: one_cycle(lr, **shape), epochs=4, **options
     )
@@ -349,7 +365,7 @@ def test_a_loss_that_is_not_finite_ends_the_sweep_and_harms_nothing():
 def test_a_lucky_first_batch_of_a_trained_model_does_not_end_the_sweep():
     data = make_data(48)  # no smaller last batch
     model = make_model(data)
-    quiet = {"on_epoch": lambda history, epochs: None, "precision": "float32", "device": "cpu"}
+    quiet = {"verbose": False, "execution": Execution("float32"), "device": "cpu"}
     fit(model, data, epochs=40, batch_size=16, schedule=constant(0.1), **quiet)
     found = find_learning_rate(model, data, steps=40, high=1e-3, smoothing=0.0, seeds=[0], **OPTIONS)
     assert np.isfinite(found.loss).all()

@@ -27,7 +27,7 @@ def rates(monkeypatch):
         asked.append(way)
         return found[way]
 
-    monkeypatch.setattr("sightline.training.execution._rate", rate)
+    monkeypatch.setattr("sightline.training.execution._speed", rate)
     monkeypatch.setattr("sightline.training.execution.choose_precision", lambda name, device: BF16)
     return found, asked
 
@@ -49,7 +49,7 @@ def test_the_usual_way_stays_unless_another_is_a_tenth_faster(rates, measured, c
     data = make_data()
     execution = measure_execution(make_model(data), data, batch_size=8, steps=500, device="cpu")
     assert (execution.precision, execution.memory_format) == chosen
-    assert execution.rates == found
+    assert execution.images_per_second == found
     assert asked == list(found)
 
 
@@ -74,16 +74,16 @@ def test_measuring_leaves_model_gradients_and_random_state_as_they_were():
     assert torch.equal(torch.get_rng_state(), random)
     assert not any(module.training for module in model.modules())
     assert all(p.grad is None for p in model.parameters())
-    assert len(execution.rates) in (2, 3)  # two where bfloat16 is not native
-    assert execution.rates[execution.precision, execution.memory_format] * 1.1 >= max(
-        execution.rates.values()
+    assert len(execution.images_per_second) in (2, 3)  # two where bfloat16 is not native
+    assert execution.images_per_second[execution.precision, execution.memory_format] * 1.1 >= max(
+        execution.images_per_second.values()
     )
 
 
 def test_a_short_training_is_not_measured_for():
     data = make_data()
     execution = measure_execution(make_model(data), data, batch_size=16, steps=299, device="cpu")
-    assert execution.rates == {}
+    assert execution.images_per_second == {}
     assert execution.memory_format == "channels_last"
     assert Execution(FLOAT, LAST).describe() == "float32, channels_last (not measured)"
 
@@ -92,7 +92,7 @@ def test_a_memory_format_changes_no_more_than_rounding():
     data = make_data()
     models = {layout: make_model(data) for layout in (LAST, CONTIGUOUS)}
     for layout, model in models.items():
-        fit(model, data, epochs=1, batch_size=12, memory_format=layout, **QUIET)
+        fit(model, data, epochs=1, batch_size=12, **QUIET | {"execution": Execution("float32", layout)})
     first, second = (state(model) for model in models.values())
     for name in first:
         torch.testing.assert_close(first[name], second[name], rtol=1e-3, atol=1e-4)
@@ -101,10 +101,10 @@ def test_a_memory_format_changes_no_more_than_rounding():
     with pytest.raises(
         SightlineError, match="memory format 'nhwc' is not known; use auto, channels_last, con"
     ):
-        fit(make_model(data), data, memory_format="nhwc", **QUIET)
+        fit(make_model(data), data, **QUIET | {"execution": Execution("float32", "nhwc")})
 
 
-def test_a_run_keeps_its_choice_and_a_resumed_one_does_not_choose_anew(tmp_path, monkeypatch):
+def test_a_run_keeps_its_choice_and_a_resumed_one_does_not_choose_anew(tmp_path, monkeypatch, caplog):
     calls = []
 
     def once(*arguments, **options):
@@ -117,22 +117,14 @@ def test_a_run_keeps_its_choice_and_a_resumed_one_does_not_choose_anew(tmp_path,
         "analysis.range_test=false", "analysis.compare_images=0",
         "analysis.mistakes=2", "analysis.correct=1", "analysis.samples=2", "analysis.views='mirror_shifts'",
     ]  # fmt: skip
-    lines = []
-
-    class Kept:
-        def line(self, text):
-            lines.append(text)
-
-        def step(self, progress, images):
-            pass
-
-    run = sl.run("shapes-quick", changes=small, out=tmp_path / "run", device="cpu", reporter=Kept())
+    caplog.set_level("INFO", "sightline")
+    run = sl.run("shapes-quick", changes=small, out=tmp_path / "run", device="cpu")
     assert [call["steps"] for call in calls] == [1]
     kept = sl.load_run(run.folder).recipe.training
     assert (kept.precision, kept.memory_format) == (FLOAT, CONTIGUOUS)
     environment = json.loads((run.folder / "environment.json").read_text())
     assert environment["execution"] == "float32, contiguous: 2 images/s; float32, channels_last 0.50 of it"
-    assert f"training in {environment['execution']}" in lines
+    assert f"training in {environment['execution']}" in caplog.messages
     # Both accuracies, from one pass over the views.
     found = sl.predictions.predict_views(run.model(), run.data().test, views="mirror_shifts")
     assert run.metrics["accuracy"] == found.plain.correct.mean()
@@ -140,11 +132,11 @@ def test_a_run_keeps_its_choice_and_a_resumed_one_does_not_choose_anew(tmp_path,
     assert run.metrics["views"] == "mirror_shifts"
     assert any(
         line.endswith(f"mistakes in {len(found.plain)} images") and "% with views: m" in line
-        for line in lines
+        for line in caplog.messages
     )
 
     resumed = sl.load_run(run.folder)
-    train(resumed, resumed.data(), device="cpu", reporter=Kept())
+    train(resumed, resumed.data(), device="cpu")
     assert len(calls) == 1
 
 

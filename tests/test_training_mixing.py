@@ -6,11 +6,21 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from training_cases import AUGMENTATION, QUIET, Killed, assert_same, die_after, make_data, make_model, state
+from training_cases import (
+    AUGMENTATION,
+    QUIET,
+    DieAfter,
+    Killed,
+    assert_same,
+    at_every_step,
+    make_data,
+    make_model,
+    state,
+)
 
 from sightline.models import to_float
-from sightline.training import constant, cutmix, fit, mixup, sgd
-from sightline.training.callbacks import MIXES, Mixed, mix_generator
+from sightline.training import Objective, constant, cutmix, fit, mixup, sgd
+from sightline.training.mixing import MIXES, Mixed, mix_generator
 from sightline.training.train_step import train_step
 
 
@@ -96,7 +106,7 @@ def test_the_loss_is_the_mean_of_both_labels_by_their_shares():
     for optimizer in optimizers:
         optimizer.param_groups[0]["lr"] = 0.1
     loss, found = train_step(
-        model, optimizers[0], mixed.images, labels, precision="float32", label_smoothing=0.1, mixed=mixed
+        model, optimizers[0], mixed.images, labels, precision="float32", objective=Objective(0.1), mixed=mixed
     )
     logits = plain(mixed.images)
     known = nn.functional.cross_entropy(logits.detach(), labels)
@@ -120,11 +130,10 @@ def test_a_killed_run_draws_the_same_mixtures_again(tmp_path, name):
     }  # fmt: skip
     whole = make_model(data)
     expected = fit(whole, data, **options)
-    every = {"checkpoint": tmp_path / "checkpoint.pt", "checkpoint_seconds": 0.0}
     with pytest.raises(Killed):
-        fit(make_model(data), data, **options, **every, on_step=die_after(5))
+        fit(make_model(data), data, **options, callbacks=[at_every_step(tmp_path), DieAfter(5)])
     resumed = make_model(data)
-    history = fit(resumed, data, **options, **every, resume=True)
+    history = fit(resumed, data, **options, callbacks=[at_every_step(tmp_path, resume=True)])
     assert_same(state(resumed), state(whole))
     assert history.steps == expected.steps
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from training_cases import QUIET, make_data, make_model
 
-from sightline.training import constant, fit, load_recipe, muon
+from sightline.training import Freeze, constant, fit, load_recipe, muon
 from sightline.training.optimizers import orthogonalize, set_rates
 
 
@@ -119,7 +119,8 @@ def test_it_trains_and_the_recipe_can_name_it():
     assert recipe.optimizer == {"name": "muon", "unit_norm": True}
     history = fit(
         make_model(data), data, epochs=6, batch_size=16, schedule=constant(0.05),
-        optimizer=muon(unit_norm=True, steps=3, head_lr_factor=7), freeze={"whitening.bias": 1}, **QUIET,
+        optimizer=muon(unit_norm=True, steps=3, head_lr_factor=7),
+        callbacks=[Freeze({"whitening.bias": 1})], **QUIET,
     )  # fmt: skip
     losses = [row["train_loss"] for row in history.epochs]
     assert losses[-1] < 0.9 * losses[0]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -10,8 +10,9 @@ from torch import nn
 
 from sightline.data import Augmentation, Dataset, Split
 from sightline.models import create_model
+from sightline.training import Callback, Checkpoint, Execution
 
-QUIET = {"on_epoch": lambda history, epochs: None, "precision": "float32", "device": "cpu"}
+QUIET = {"verbose": False, "execution": Execution("float32"), "device": "cpu"}
 AUGMENTATION = Augmentation(crop_padding=1, flip="alternate")
 
 
@@ -43,12 +44,20 @@ class Killed(BaseException):
     """Stands for a process that ends without another word."""
 
 
-def die_after(steps: int):
-    """Return an `on_step` that lets so many steps be and ends the next."""
-    done = itertools.count(1)
+class DieAfter(Callback):
+    """Lets so many steps be and ends the next."""
 
-    def die(progress, images) -> None:
-        if next(done) > steps:
+    def __init__(self, steps: int) -> None:
+        self.steps = steps
+
+    def on_train_begin(self, trainer) -> None:
+        self.left = self.steps
+
+    def on_step_end(self, trainer) -> None:
+        self.left -= 1
+        if self.left < 0:
             raise Killed
 
-    return die
+
+def at_every_step(folder: Path, *, resume: bool = False) -> Checkpoint:
+    return Checkpoint(folder / "checkpoint.pt", seconds=0.0, resume=resume)

@@ -24,14 +24,14 @@ if TYPE_CHECKING:
 @options.debug
 def analyze(run: Path, device: str, as_json: bool, quiet: bool) -> None:
     """Predict, rank and explain again with the weights of RUN."""
-    from sightline.cli.console import reporter
+    from sightline.cli.console import log_shown
     from sightline.distributed import leader_does
     from sightline.runs import analyze as analyze_run
     from sightline.runs import load_run
 
     opened = leader_does(lambda: load_run(run))
-    with reporter(to_stderr=as_json, quiet=quiet) as log:
-        analyze_run(opened, opened.data(), device=device, reporter=log)
+    with log_shown(to_stderr=as_json, quiet=quiet):
+        analyze_run(opened, opened.data(), device=device)
     emit_headline(opened, as_json=as_json)
 
 
@@ -72,15 +72,13 @@ def audit(
 
     Which mistakes are label errors, leaks, shortcuts or real; the page in RUN shows it with its images.
     """
-    from sightline.cli.console import print_table, reporter
+    from sightline.cli.console import log_shown, print_table
     from sightline.report import write_report
     from sightline.runs import audit_run, existing_folder
 
     folder = existing_folder(run)
-    with reporter(to_stderr=as_json, quiet=quiet) as log:
-        found = audit_run(
-            folder, folds=folds or 0, folds_recipe=folds_recipe, others=others, device=device, reporter=log
-        )
+    with log_shown(to_stderr=as_json, quiet=quiet):
+        found = audit_run(folder, folds=folds or 0, folds_recipe=folds_recipe, others=others, device=device)
     page = write_report(folder)
     emit({**found.result.to_dict(), "report": str(page)}, as_json=as_json)
     if not as_json:

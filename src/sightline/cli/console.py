@@ -1,71 +1,94 @@
-"""What the command line shows: progress bars on a terminal, plain lines elsewhere, tables."""
+"""What the command line shows: the log, with a progress bar on a terminal, and tables."""
 
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from sightline.training import Progress as TrainingProgress
+    from sightline.training import Callback
 
 
-class Lines:
-    """A reporter that prints each line and leaves the steps out: for files, pipes and --quiet."""
+class _Lines(logging.Handler):
+    """Prints each line of the log as it is, above a bar that may be moving."""
 
-    def __init__(self, console: Console, *, quiet: bool):
-        self._console, self._quiet = console, quiet
+    def __init__(self, console: Console) -> None:
+        super().__init__(logging.INFO)
+        self._console = console
 
-    def line(self, text: str) -> None:
-        """Print `text` as it is."""
-        if not self._quiet:
-            self._console.print(text, markup=False, highlight=False, soft_wrap=True)
-
-    def step(self, progress: TrainingProgress, images: int) -> None:
-        """Do nothing."""
-
-
-class Bars(Lines):
-    """A reporter with a bar for the epoch under way: images per second and the time left of the whole run."""
-
-    def __init__(self, console: Console, bars: Progress):
-        super().__init__(console, quiet=False)
-        self._bars, self._task = bars, None
-
-    def step(self, progress: TrainingProgress, images: int) -> None:
-        """Move the bar by one step."""
-        total = progress.steps_per_epoch * progress.epochs
-        if self._task is None:  # a resumed run begins in the middle
-            self._task = self._bars.add_task("", total=total, completed=progress.step, images=0, rate="")
-        task = self._bars.tasks[0]
-        done = task.fields["images"] + images
-        rate = f"{done / task.elapsed:.0f} images/s" if task.elapsed else ""
-        label = f"epoch {progress.epoch + 1}/{progress.epochs}"
-        self._bars.update(self._task, advance=1, description=label, images=done, rate=rate)
-        if progress.step + 1 == total:
-            self._bars.remove_task(self._task)
+    def emit(self, record: logging.LogRecord) -> None:
+        self._console.print(record.getMessage(), markup=False, highlight=False, soft_wrap=True)
 
 
 @contextlib.contextmanager
-def reporter(*, to_stderr: bool, quiet: bool) -> Iterator[Lines]:
-    """Yield bars if the stream is a terminal, lines otherwise; nothing but silence if `quiet`."""
-    console = Console(stderr=to_stderr)
-    if quiet or not console.is_terminal:
-        yield Lines(console, quiet=quiet)
+def log_shown(*, to_stderr: bool, quiet: bool) -> Iterator[list[Callback]]:
+    """Print the package's log, unless `quiet`; yield a callback with a bar if the stream is a terminal."""
+    if quiet:
+        with _attached(logging.NullHandler()):  # somebody listens, and says nothing
+            yield []
         return
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, transient=True) as bars:
-        yield Bars(console, bars)
+    console = Console(stderr=to_stderr)
+    with _attached(_Lines(console)):
+        if not console.is_terminal:
+            yield []
+            return
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}"),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=console, transient=True) as bars:
+            yield [_progress_bar(bars)]
+
+
+@contextlib.contextmanager
+def _attached(handler: logging.Handler) -> Iterator[None]:
+    log = logging.getLogger("sightline")
+    level = log.level
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(level)
+
+
+def _progress_bar(bars: Progress) -> Callback:
+    """A callback that moves a bar: images per second and the time left of the whole training."""
+    from sightline.distributed import leads
+    from sightline.training import Callback, Trainer
+
+    class ProgressBar(Callback):
+        task: TaskID | None = None
+        images = 0
+
+        def on_step_end(self, trainer: Trainer) -> None:
+            if not leads():
+                return
+            progress = trainer.progress
+            if self.task is None:  # a resumed run begins in the middle
+                self.task = bars.add_task("", total=progress.steps, completed=progress.step, rate="")
+            self.images += trainer.images
+            elapsed = bars.tasks[0].elapsed
+            rate = f"{self.images / elapsed:.0f} images/s" if elapsed else ""
+            label = f"epoch {progress.epoch + 1}/{progress.epochs}"
+            bars.update(self.task, advance=1, description=label, rate=rate)
+
+        def on_train_end(self, trainer: Trainer) -> None:
+            if self.task is not None:
+                bars.remove_task(self.task)
+                self.task = None
+
+    return ProgressBar()
 
 
 def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence[str] = ()) -> None:

@@ -15,7 +15,8 @@ from sightline.cli.options import PATH, all_changes, emit, emit_headline
 from sightline.errors import SightlineError
 
 if TYPE_CHECKING:
-    from sightline.runs import Reporter, Run
+    from sightline.runs import Run
+    from sightline.training import Callback
 
 
 @contextmanager
@@ -29,9 +30,9 @@ def _begun(
     resume: Path | None,
     as_json: bool,
     quiet: bool,
-) -> Iterator[tuple[Run, Reporter]]:
-    """Yield a new or resumed run and its reporter; Ctrl-C ends with a line that says how to go on."""
-    from sightline.cli.console import reporter
+) -> Iterator[tuple[Run, list[Callback]]]:
+    """Yield a new or resumed run and what shows its steps; Ctrl-C ends with a line that says how to go on."""
+    from sightline.cli.console import log_shown
     from sightline.distributed import is_lost, leader_does
     from sightline.models import keep_freed_memory
     from sightline.runs import load_run, start_run
@@ -45,8 +46,8 @@ def _begun(
     else:
         begun = leader_does(lambda: load_run(resume))
     try:
-        with reporter(to_stderr=as_json, quiet=quiet) as log:
-            yield begun, log
+        with log_shown(to_stderr=as_json, quiet=quiet) as bars:
+            yield begun, bars
     except KeyboardInterrupt:
         raise SightlineError(
             f"stopped, and what was done is kept; go on with: sightline run --resume {begun.folder}"
@@ -76,8 +77,8 @@ def run(recipe, changes, device, out, resume, as_json, quiet, **given) -> None:
     from sightline.runs import finish_run
 
     where = {"changes": changes, "device": device, "out": out, "resume": resume}
-    with _begun(recipe, given, **where, as_json=as_json, quiet=quiet) as (begun, log):
-        finish_run(begun, device=device, reporter=log)
+    with _begun(recipe, given, **where, as_json=as_json, quiet=quiet) as (begun, bars):
+        finish_run(begun, device=device, callbacks=bars)
     emit_headline(begun, as_json=as_json, text=str(begun.report) if quiet else "")
 
 
@@ -94,8 +95,8 @@ def train(recipe, changes, device, out, resume, as_json, quiet, **given) -> None
     from sightline.runs import train as train_run
 
     where = {"changes": changes, "device": device, "out": out, "resume": resume}
-    with _begun(recipe, given, **where, as_json=as_json, quiet=quiet) as (begun, log):
-        history = train_run(begun, begun.data(), device=device, reporter=log)
+    with _begun(recipe, given, **where, as_json=as_json, quiet=quiet) as (begun, bars):
+        history = train_run(begun, begun.data(), device=device, callbacks=bars)
     if leads():
         emit({"run": str(begun.folder), **history.epochs[-1]}, as_json=as_json, text=str(begun.folder))
 
@@ -120,7 +121,7 @@ def find_lr(recipe, changes, device, sweeps, trials, apply, out, as_json, quiet,
     By the range test (Smith 2015) and short trainings, with the rules of others beside it.
     """
     from sightline import distributed
-    from sightline.cli.console import reporter
+    from sightline.cli.console import log_shown
     from sightline.report import write_range_test
     from sightline.runs import (
         apply_rate,
@@ -139,8 +140,8 @@ def find_lr(recipe, changes, device, sweeps, trials, apply, out, as_json, quiet,
     target = distributed.leader_does(lambda: recipe_file(recipe, out)) if apply else None
     data = distributed.machine_first(lambda: recipe_data(checked))
     how = {"sweeps": sweeps, "trials": trials, "device": device}
-    with reporter(to_stderr=as_json, quiet=quiet) as log:
-        found = range_test(checked, data, **how, reporter=log)
+    with log_shown(to_stderr=as_json, quiet=quiet):
+        found = range_test(checked, data, **how)
     if not distributed.leads():
         return
     folder = new_folder(f"find-lr-{checked.name}", out)

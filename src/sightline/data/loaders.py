@@ -70,15 +70,15 @@ class Plan:
         return torch.randperm(self.count, generator=random_generator(self.seed, epoch, _ORDER))
 
     def slice(self, step: int) -> slice:
-        start, part = step * self.batch_size, part_of(self._whole(step), *self.shard)
+        start, part = step * self.batch_size, part_of(self.images(step), *self.shard)
         return slice(start + part.start, start + part.stop) if self.weight(step) else slice(start, start + 1)
 
     def weight(self, step: int) -> float:
-        part, whole = part_of(self._whole(step), *self.shard), self._whole(step)
+        part, whole = part_of(self.images(step), *self.shard), self.images(step)
         return (part.stop - part.start) * self.shard[1] / whole
 
-    def _whole(self, step: int) -> int:
-        """Images in the batch of all parts."""
+    def images(self, step: int) -> int:
+        """Images in the batch of all parts together."""
         return min(self.batch_size, self.count - step * self.batch_size)
 
 
@@ -132,6 +132,10 @@ class StreamedBatches:
     def weight(self, step: int) -> float:
         """As in `ResidentBatches`."""
         return self._plan.weight(step)
+
+    def images(self, step: int) -> int:
+        """As in `ResidentBatches`."""
+        return self._plan.images(step)
 
     def epoch(self, epoch: int, start: int = 0) -> Generator[Batch]:
         """Yield the batches of `epoch`, beginning with step `start`."""
@@ -276,6 +280,10 @@ class ResidentBatches:
         1 where there is one part; 0 where no image is left for this one, which then repeats the first.
         """
         return self._plan.weight(step)
+
+    def images(self, step: int) -> int:
+        """Images of a step, all parts together."""
+        return self._plan.images(step)
 
     def epoch(self, epoch: int, start: int = 0) -> Generator[Batch]:
         """Yield the batches of `epoch`, beginning with step `start`."""

@@ -11,8 +11,6 @@ from .pipeline import finish_run as finish_run
 from .pipeline import run as run
 from .pipeline import start_run as start_run
 from .pipeline import train as train
-from .progress import Printer as Printer
-from .progress import Reporter as Reporter
 from .run_folder import Run as Run
 from .run_folder import existing_folder as existing_folder
 from .run_folder import list_runs as list_runs
@@ -22,8 +20,6 @@ from .run_folder import recipe_data as recipe_data
 from .run_folder import summarize_run as summarize_run
 
 __all__ = [
-    "Printer",
-    "Reporter",
     "Run",
     "analyze",
     "apply_rate",

@@ -9,6 +9,7 @@ With folds, models that are trained without a part of the training images judge 
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from sightline import logs
 from sightline.attribution import METHODS, explain
 from sightline.attribution.methods.registry import takes_case
 from sightline.audit import Audit, Evidence, make_audit, measure_robustness, write_audit
@@ -29,9 +31,10 @@ from sightline.models import choose_device, choose_precision, to_float
 from sightline.predictions import Predictions, predict, predict_corrupted, predict_views
 from sightline.predictions.features import head_inputs
 from sightline.runs.explain_files import run_card
-from sightline.runs.progress import Printer, Reporter
 from sightline.runs.run_folder import Run, fit_options, load_run, recipe_model
-from sightline.training import History, Recipe, describe_epoch, fit, load_recipe
+from sightline.training import Recipe, describe_epoch, fit, load_recipe
+
+log = logging.getLogger(__name__)
 
 GALLERY_FILE = "gallery.npz"
 _AT_ONCE = 1000  # images that are explained, or made small, together
@@ -47,7 +50,7 @@ def audit_run(
     folds_recipe: str | Path | Recipe | None = None,
     others: Sequence[Run | str | Path] = (),
     device: str = "auto",
-    reporter: Reporter | None = None,
+    verbose: bool = True,
 ) -> Audit:
     """Audit a finished run and keep the findings in its folder.
 
@@ -60,7 +63,7 @@ def audit_run(
         others: Finished runs on the same data, of other seeds say: where they and this one differ, an image
             is ambiguous.
         device: "auto", "cpu", "cuda" and so on.
-        reporter: Takes the lines of the log; by default they are printed.
+        verbose: Show the log on stdout if nothing else listens to it.
 
     Raises:
         NotFoundError: A folder is not that of a finished run.
@@ -68,15 +71,9 @@ def audit_run(
     """
     opened = run if isinstance(run, Run) else load_run(run)
     answers = other_answers(opened, others) if others else None
-    return keep_audit(
-        opened,
-        opened.data(),
-        folds=folds,
-        folds_recipe=folds_recipe,
-        others=answers,
-        device=device,
-        reporter=reporter or Printer(),
-    )
+    how = {"folds": folds, "folds_recipe": folds_recipe, "others": answers, "device": device}
+    with logs.shown(verbose):
+        return keep_audit(opened, opened.data(), **how)
 
 
 def other_answers(run: Run, others: Sequence[Run | str | Path]) -> np.ndarray:
@@ -106,7 +103,6 @@ def keep_audit(
     folds_recipe: str | Path | Recipe | None = None,
     others: np.ndarray | None = None,
     device: str = "auto",
-    reporter: Reporter,
 ) -> Audit:
     """Audit a run on its `data`; write what was found, and the pictures for its page, into its folder."""
     chosen = choose_device(device)
@@ -114,13 +110,13 @@ def keep_audit(
     unseen = None
     if folds:
         recipe = recipe_of_folds(run.recipe, folds_recipe)
-        unseen = out_of_fold(recipe, data, folds=folds, device=device, reporter=reporter)
+        unseen = out_of_fold(recipe, data, folds=folds, device=device)
     evidence, true_maps = gather(run, model, data, device=chosen, unseen=unseen, others=others)
     found = make_audit(evidence)
     write_audit(run.folder, found)
     write_gallery(run.folder, found, data, maps=(evidence.maps, true_maps))
     causes = [f"{one.count} {one.cause}" for one in found.error_budget.causes if one.count]
-    reporter.line(f"audit: {', '.join(causes) or 'no mistakes'}; {len(found.fixes)} fixes")
+    log.info("audit: %s; %d fixes", ", ".join(causes) or "no mistakes", len(found.fixes))
     return found
 
 
@@ -132,9 +128,7 @@ def recipe_of_folds(own: Recipe, wanted: str | Path | Recipe | None) -> Recipe:
     return recipe.model_copy(update={"data": own.data})
 
 
-def out_of_fold(
-    recipe: Recipe, data: Dataset, *, folds: int, device: str = "auto", reporter: Reporter
-) -> np.ndarray:
+def out_of_fold(recipe: Recipe, data: Dataset, *, folds: int, device: str = "auto") -> np.ndarray:
     """Return the probabilities of each training image by a model that was trained without it, (N, C).
 
     The training split is dealt out in `folds` parts of like classes; one model is trained without each.
@@ -144,7 +138,6 @@ def out_of_fold(
         data: Whose training split is dealt out.
         folds: How many parts.
         device: "auto", "cpu", "cuda" and so on.
-        reporter: Takes the lines of the log.
 
     Raises:
         InputError: Fewer than 2 folds, or more than the rarest class has images.
@@ -155,27 +148,23 @@ def out_of_fold(
     rarest = int(counts[counts > 0].min())
     if not 2 <= folds <= rarest:
         raise InputError(f"{folds} folds; the rarest class has {rarest} images, so 2 to {rarest} fit")
-    reporter.line(f"{folds} models by the recipe {recipe.name} ({recipe.model.name}), each without one fold")
+    log.info("%d models by the recipe %s (%s), each without one fold", folds, recipe.name, recipe.model.name)
     parts = StratifiedKFold(folds, shuffle=True, random_state=recipe.training.seed).split(labels, labels)
     probabilities = np.full((len(labels), data.num_classes), np.nan)
     for number, (rest, held) in enumerate(parts, 1):
-        reporter.line(f"fold {number} of {folds}: {len(rest)} images to train on, {len(held)} to judge")
+        log.info("fold %d of %d: %d images to train on, %d to judge", number, folds, len(rest), len(held))
         part = dataclasses.replace(data, train=data.train.take(rest), test=data.train.take(held), truth=None)
-        probabilities[held] = _probabilities(recipe, part, device, reporter)
+        probabilities[held] = _probabilities(recipe, part, device)
     return probabilities
 
 
-def _probabilities(recipe: Recipe, data: Dataset, device: str, reporter: Reporter) -> np.ndarray:
+def _probabilities(recipe: Recipe, data: Dataset, device: str) -> np.ndarray:
     """Train by the recipe on one part and return the probabilities of the other, which is `data.test`."""
-
-    def on_epoch(history: History, epochs: int) -> None:
-        if len(history.epochs) == epochs:
-            reporter.line(describe_epoch(history.epochs[-1], epochs))
-
     model = recipe_model(recipe, data)
     # The part that is judged must have no say in which epoch is kept: there is no choosing here.
-    options = fit_options(recipe, data) | {"validation": 0.0, "keep": "last", "patience": None}
-    fit(model, data, **options, device=device, on_epoch=on_epoch)
+    options = fit_options(recipe, data, choosing=False)
+    history = fit(model, data, **options, device=device, verbose=False)
+    log.info(describe_epoch(history.epochs[-1], recipe.training.epochs))
     precision = recipe.training.precision
     return predict(model, data.test, class_names=data.class_names, precision=precision).probabilities
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import logging
 import tomllib
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import tomlkit
 
@@ -16,12 +16,19 @@ from sightline.errors import SightlineError
 from sightline.files import write_text
 from sightline.models import create_model
 from sightline.runs.run_folder import Run
-from sightline.training import RECIPES, RangeTest, Recipe, find_learning_rate, recipe_toml
-from sightline.training.callbacks import hold_out
+from sightline.training import (
+    RECIPES,
+    Execution,
+    Objective,
+    RangeTest,
+    Recipe,
+    find_learning_rate,
+    recipe_toml,
+)
 from sightline.training.recipe import check_recipe
+from sightline.training.trainer import hold_out
 
-if TYPE_CHECKING:
-    from sightline.runs.progress import Reporter
+log = logging.getLogger(__name__)
 
 SWEEPS = 3  # of a test that decides
 
@@ -33,7 +40,6 @@ def range_test(
     sweeps: int = SWEEPS,
     trials: bool = True,
     device: str = "auto",
-    reporter: Reporter | None = None,
 ) -> RangeTest:
     """Run the range test with the recipe's model, optimizer, augmentation, loss and precision.
 
@@ -44,10 +50,6 @@ def range_test(
     training = recipe.training
     kept, _ = hold_out(data.train, training.validation, training.seed)  # (n,) places
 
-    def told(seed: int, steps: int) -> None:
-        if reporter is not None:
-            reporter.line(f"range test: sweep with seed {seed}, {steps} steps")
-
     return find_learning_rate(
         lambda seed: create_model(recipe.model.name, data, seed=seed, **recipe.model.options),
         dataclasses.replace(data, train=data.train.take(kept)) if training.validation else data,
@@ -55,19 +57,17 @@ def range_test(
         optimizer=recipe.make_optimizer(),
         augmentation=recipe.make_augmentation(data.mean.tolist()),
         mix=recipe.make_mix(),
-        label_smoothing=training.label_smoothing,
-        l1=training.l1,
-        precision=training.precision,
-        memory_format=training.memory_format,
+        objective=Objective(label_smoothing=training.label_smoothing, l1=training.l1),
+        execution=Execution(training.precision, training.memory_format),
         device=device,
         schedule=(lambda lr: recipe.with_rate(lr).make_schedule()[0]) if trials else None,
         epochs=training.epochs,
         seeds=range(training.seed, training.seed + sweeps),
-        on_sweep=told,
+        on_sweep=lambda seed, steps: log.info("range test: sweep with seed %d, %d steps", seed, steps),
     )
 
 
-def settle_rate(run: Run, data: Dataset, *, device: str = "auto", reporter: Reporter) -> Run:
+def settle_rate(run: Run, data: Dataset, *, device: str = "auto") -> Run:
     """Run the range test if the recipe wants one and the folder has none; return the run with its rate.
 
     Where the recipe says "find", the number found takes its place in the folder's `recipe.toml`: a run
@@ -78,16 +78,16 @@ def settle_rate(run: Run, data: Dataset, *, device: str = "auto", reporter: Repo
     if not recipe.finds_rate and (tested or not recipe.analysis.range_test):
         return run
     if recipe.finds_rate:
-        found = range_test(recipe, data, device=device, reporter=reporter)
+        found = range_test(recipe, data, device=device)
     else:
         found = range_test(recipe, data, sweeps=1, trials=False, device=device)
     settled = recipe.with_rate(found.suggestion) if recipe.finds_rate else recipe
     if distributed.leads():
         found.save(run.folder)
-        reporter.line("range test: " + describe_range_test(found))
+        log.info("range test: %s", describe_range_test(found))
         if recipe.finds_rate:
             write_text(run.folder / "recipe.toml", recipe_toml(settled))
-            reporter.line(f"schedule.{recipe.rate_key} = {found.suggestion:g}, found by the range test")
+            log.info("schedule.%s = %g, found by the range test", recipe.rate_key, found.suggestion)
     return dataclasses.replace(run, recipe=settled)
 
 

@@ -11,6 +11,7 @@ done again on its own.
 from __future__ import annotations
 
 import json
+import logging
 import math
 import time
 from collections.abc import Sequence
@@ -19,7 +20,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from sightline import distributed
+from sightline import distributed, logs
 from sightline.data import DATASETS, Dataset, describe, preview_augmentation
 from sightline.files import sweep, write_text
 from sightline.models import choose_device, choose_precision, load_model, save_model
@@ -30,7 +31,6 @@ from sightline.runs.analysis import check_methods, explain_galleries, explained_
 from sightline.runs.audit_stage import keep_audit
 from sightline.runs.faithfulness_stage import measure_belief
 from sightline.runs.find_lr import settle_rate
-from sightline.runs.progress import Printer, Reporter
 from sightline.runs.run_folder import (
     Run,
     describe_environment,
@@ -40,16 +40,21 @@ from sightline.runs.run_folder import (
     recipe_model,
 )
 from sightline.training import (
+    Callback,
+    Checkpoint,
     Execution,
+    Freeze,
     History,
+    LogEpochs,
     Recipe,
-    describe_epoch,
+    Trainer,
     fit,
     load_recipe,
     measure_execution,
     recipe_toml,
 )
-from sightline.training.train_step import freezing
+
+log = logging.getLogger(__name__)
 
 
 def run(
@@ -58,20 +63,28 @@ def run(
     changes: Sequence[str] = (),
     out: str | Path | None = None,
     device: str = "auto",
-    reporter: Reporter | None = None,
+    callbacks: Sequence[Callback] = (),
+    verbose: bool = True,
 ) -> Run:
     """Train by a recipe, analyse the test split, write the report; return the run.
 
-    recipe: a name of `RECIPES`, a TOML file, or a Recipe. changes: "section.key=value" on top of it.
-    out: the run's folder, by default the next free `runs/NAME-N`. Raises SightlineError for whatever
-    does not fit, before the folder is made if it can be known by then.
-
     Where `torch.distributed` is initialised, every process of the group calls this: they train and predict
     together, and process 0 alone explains, writes and reports.
+
+    Args:
+        recipe: A name of `RECIPES`, a TOML file, or a Recipe.
+        changes: "section.key=value" on top of it.
+        out: The run's folder, by default the next free `runs/NAME-N`.
+        device: "auto", "cpu", "cuda", "cuda:1" or "mps".
+        callbacks: Take part in the training, after those that the recipe asks for.
+        verbose: Show the log on stdout if nothing else listens to it.
+
+    Raises:
+        SightlineError: Something does not fit; before the folder is made if it can be known by then.
     """
-    reporter = reporter or Printer()
-    started = start_run(recipe, changes=changes, out=out, device=device)
-    return finish_run(started, device=device, reporter=reporter)
+    with logs.shown(verbose):
+        started = start_run(recipe, changes=changes, out=out, device=device)
+        return finish_run(started, device=device, callbacks=callbacks)
 
 
 def start_run(
@@ -94,8 +107,7 @@ def _start(recipe: str | Path | Recipe, changes: Sequence[str], out: str | Path 
     check_methods(resolved.analysis)
     model = recipe_model(resolved, data)
     explained_layers(model, data, resolved)
-    with freezing(model, resolved.training.freeze):  # a name that means nothing is told now
-        pass
+    Freeze(resolved.training.freeze).check(model)
     execution = _execution(resolved, model, data, place)
     chosen = {"precision": execution.precision, "memory_format": execution.memory_format}
     training = resolved.training.model_copy(update=chosen)
@@ -118,49 +130,48 @@ def _with_own_fixes(recipe: Recipe, folder: Path) -> Recipe:
     return recipe.model_copy(update={"data": recipe.data.model_copy(update={"fixes": str(own)})})
 
 
-def finish_run(run: Run, *, device: str = "auto", reporter: Reporter) -> Run:
+def finish_run(run: Run, *, device: str = "auto", callbacks: Sequence[Callback] = ()) -> Run:
     """Do what is left of a run: train from its checkpoint or from the start, analyse, audit, report."""
     data = distributed.machine_first(lambda: recipe_data(run.recipe))
     if distributed.leads():
         sweep(run.folder)
-        reporter.line(f"{run.folder}: {_describe_data(data)}")
-    run = settle_rate(run, data, device=device, reporter=reporter)
-    _train(run, data, device=device, reporter=reporter)
-    analyze(run, data, device=device, reporter=reporter)
+        log.info("%s: %s", run.folder, _describe_data(data))
+    run = settle_rate(run, data, device=device)
+    _train(run, data, device=device, callbacks=callbacks)
+    analyze(run, data, device=device)
     if run.recipe.analysis.audit:
-        distributed.leader_does(lambda: keep_audit(run, data, device=device, reporter=reporter))
-    distributed.leader_does(lambda: reporter.line(f"report: {write_report(run.folder)}"))
+        distributed.leader_does(lambda: keep_audit(run, data, device=device))
+    distributed.leader_does(lambda: log.info("report: %s", write_report(run.folder)))
     return run
 
 
-def train(run: Run, data: Dataset, *, device: str = "auto", reporter: Reporter) -> History:
+def train(run: Run, data: Dataset, *, device: str = "auto", callbacks: Sequence[Callback] = ()) -> History:
     """Train, going on from a checkpoint in the folder; write weights, model card, history, data card."""
-    settled = settle_rate(run, data, device=device, reporter=reporter)
-    return _train(settled, data, device=device, reporter=reporter)
+    return _train(settle_rate(run, data, device=device), data, device=device, callbacks=callbacks)
 
 
-def _train(run: Run, data: Dataset, *, device: str, reporter: Reporter) -> History:
+class _SaveHistory(Callback):
+    """Writes the history at the end of each epoch, for whoever looks into the folder meanwhile."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def on_epoch_end(self, trainer: Trainer) -> None:
+        if distributed.leads():
+            trainer.history.save(self.folder)
+
+
+def _train(run: Run, data: Dataset, *, device: str, callbacks: Sequence[Callback]) -> History:
     recipe, training = run.recipe, run.recipe.training
     model = recipe_model(recipe, data)
     if distributed.leads():  # the folder may be on its machine alone
         environment = json.loads((run.folder / "environment.json").read_text(encoding="utf-8"))
         write_text(run.folder / "data.json", json.dumps(describe(data), indent=2))
-        reporter.line(f"training in {environment.get('execution', training.precision)}")
-
-    def on_epoch(history: History, epochs: int) -> None:
-        history.save(run.folder)
-        reporter.line(describe_epoch(history.epochs[-1], epochs))
-
-    history = fit(
-        model,
-        data,
-        **fit_options(recipe, data),
-        device=device,
-        checkpoint=run.folder / "checkpoint.pt",
-        resume=True,
-        on_epoch=on_epoch,
-        on_step=reporter.step,
-    )
+        log.info("training in %s", environment.get("execution", training.precision))
+    options = fit_options(recipe, data)
+    checkpoint = Checkpoint(run.folder / "checkpoint.pt", resume=True)
+    options["callbacks"] += [*callbacks, _SaveHistory(run.folder), LogEpochs(), checkpoint]
+    history = fit(model, data, **options, device=device, verbose=False)
     distributed.leader_does(lambda: _keep(run, model, data, history))
     return history
 
@@ -171,7 +182,7 @@ def _keep(run: Run, model: nn.Module, data: Dataset, history: History) -> None:
     save_model(run.folder, model, name=named.name, options=named.options, data=data, epoch=history.kept)
 
 
-def analyze(run: Run, data: Dataset, *, device: str = "auto", reporter: Reporter) -> Predictions:
+def analyze(run: Run, data: Dataset, *, device: str = "auto") -> Predictions:
     """Predict the test split, rank and explain the mistakes; write predictions, metrics, explanations."""
     place = choose_device(device)
     model, card = distributed.leader_does(lambda: load_model(run.folder))
@@ -182,7 +193,7 @@ def analyze(run: Run, data: Dataset, *, device: str = "auto", reporter: Reporter
         model, data.test, views=run.recipe.analysis.views, class_names=data.class_names, precision=precision
     )
     seconds = {"predict": time.perf_counter() - started}
-    distributed.leader_does(lambda: _analyze(run, data, model, viewed, card["epoch"], seconds, reporter))
+    distributed.leader_does(lambda: _analyze(run, data, model, viewed, card["epoch"], seconds))
     return viewed.plain
 
 
@@ -193,7 +204,6 @@ def _analyze(
     viewed: ViewPredictions,
     epoch: int,
     seconds: dict[str, float],
-    reporter: Reporter,
 ) -> None:
     """Do what follows the predictions: one process's work, as it looks at tens of images."""
     predictions, views = viewed.plain, run.recipe.analysis.views
@@ -218,7 +228,7 @@ def _analyze(
     share = f"{100 * metrics['accuracy']:.2f} %"
     if views != "none":
         share += f" ({100 * metrics['accuracy_with_views']:.2f} % with views: {views})"
-    reporter.line(f"test accuracy {share}: {wrong} mistakes in {len(predictions)} images")
+    log.info("test accuracy %s: %d mistakes in %d images", share, wrong, len(predictions))
 
 
 def _execution(recipe: Recipe, model: nn.Module, data: Dataset, place: torch.device) -> Execution:

@@ -27,7 +27,7 @@ from sightline.data import Dataset, load_data
 from sightline.errors import SightlineError
 from sightline.models import create_model, load_model
 from sightline.predictions import Dynamics, Predictions, load_dynamics, read_predictions
-from sightline.training import Recipe, load_recipe
+from sightline.training import Execution, Objective, Recipe, load_recipe
 
 RUNS = Path("runs")
 
@@ -222,16 +222,24 @@ def recipe_model(recipe: Recipe, data: Dataset) -> nn.Module:
     return create_model(recipe.model.name, data, seed=recipe.training.seed, **recipe.model.options)
 
 
-def fit_options(recipe: Recipe, data: Dataset) -> dict[str, Any]:
-    """Return the arguments of `fit` that the recipe states, but for model and data."""
-    rate, momentum = recipe.make_schedule()
+def fit_options(recipe: Recipe, data: Dataset, *, choosing: bool = True) -> dict[str, Any]:
+    """Return the arguments of `fit` that the recipe states, but for model and data.
+
+    choosing: whether a validation split is held out, and what chooses by it takes part.
+    """
+    training = recipe.training
+    schedule, momentum = recipe.make_schedule()
     return {
-        **recipe.training.model_dump(),
-        "patience": recipe.training.patience or None,
+        "epochs": training.epochs,
+        "batch_size": training.batch_size,
         "optimizer": recipe.make_optimizer(),
-        "schedule": rate,
+        "schedule": schedule,
         "momentum": momentum,
-        "average": recipe.make_average(),
-        "mix": recipe.make_mix(),
         "augmentation": recipe.make_augmentation(data.mean.tolist()),
+        "mix": recipe.make_mix(),
+        "objective": Objective(label_smoothing=training.label_smoothing, l1=training.l1),
+        "validation": training.validation if choosing else 0.0,
+        "callbacks": recipe.make_callbacks(choosing=choosing),
+        "execution": Execution(training.precision, training.memory_format),
+        "seed": training.seed,
     }

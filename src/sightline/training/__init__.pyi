@@ -1,9 +1,13 @@
-from .callbacks import AVERAGES as AVERAGES
-from .callbacks import MIXES as MIXES
-from .callbacks import cutmix as cutmix
-from .callbacks import ema as ema
-from .callbacks import lookahead as lookahead
-from .callbacks import mixup as mixup
+from .callbacks import CALLBACKS as CALLBACKS
+from .callbacks import EMA as EMA
+from .callbacks import WEIGHT_AVERAGES as WEIGHT_AVERAGES
+from .callbacks import Callback as Callback
+from .callbacks import EarlyStopping as EarlyStopping
+from .callbacks import Freeze as Freeze
+from .callbacks import KeepBest as KeepBest
+from .callbacks import LogEpochs as LogEpochs
+from .callbacks import Lookahead as Lookahead
+from .checkpoint import Checkpoint as Checkpoint
 from .execution import Execution as Execution
 from .execution import measure_execution as measure_execution
 from .history import History as History
@@ -11,6 +15,9 @@ from .history import describe_epoch as describe_epoch
 from .lr_finder import find_learning_rate as find_learning_rate
 from .lr_range_test import RATE_RULES as RATE_RULES
 from .lr_range_test import RangeTest as RangeTest
+from .mixing import MIXES as MIXES
+from .mixing import cutmix as cutmix
+from .mixing import mixup as mixup
 from .optimizers import OPTIMIZERS as OPTIMIZERS
 from .optimizers import adam as adam
 from .optimizers import adamw as adamw
@@ -30,22 +37,33 @@ from .schedules import one_cycle as one_cycle
 from .schedules import plateau as plateau
 from .schedules import step as step
 from .schedules import triangle as triangle
+from .train_step import Objective as Objective
+from .trainer import Trainer as Trainer
 from .trainer import fit as fit
-from .trainer import load_checkpoint as load_checkpoint
-from .trainer import save_checkpoint as save_checkpoint
 
 __all__ = [
-    "AVERAGES",
+    "CALLBACKS",
+    "EMA",
     "MIXES",
     "OPTIMIZERS",
     "RATE_RULES",
     "RECIPES",
     "SCHEDULES",
+    "WEIGHT_AVERAGES",
+    "Callback",
+    "Checkpoint",
+    "EarlyStopping",
     "Execution",
+    "Freeze",
     "History",
+    "KeepBest",
+    "LogEpochs",
+    "Lookahead",
+    "Objective",
     "Progress",
     "RangeTest",
     "Recipe",
+    "Trainer",
     "adam",
     "adamw",
     "constant",
@@ -53,12 +71,9 @@ __all__ = [
     "cutmix",
     "cycled_momentum",
     "describe_epoch",
-    "ema",
     "find_learning_rate",
     "fit",
-    "load_checkpoint",
     "load_recipe",
-    "lookahead",
     "measure_execution",
     "mixup",
     "multistep",
@@ -66,7 +81,6 @@ __all__ = [
     "one_cycle",
     "plateau",
     "recipe_toml",
-    "save_checkpoint",
     "sgd",
     "step",
     "triangle",

@@ -1,223 +1,124 @@
-"""What watches a training: the split that is held out, and the epoch that was best on it.
+"""What takes part in a training next to its loop: a callback is called at five moments of it.
 
-Averages of the weights over the steps of training.
+    class Losses(Callback):
+        def on_train_begin(self, trainer):
+            self.seen = []
 
-An average is made for a model at its first step and told of each step. It covers every floating-point
-tensor of the model's state: parameters and the running statistics of normalisation alike, so that
-nothing has to be measured anew for the averaged weights.
+        def on_step_end(self, trainer):
+            self.seen.append(float(trainer.loss))
 
-    >>> model = nn.Linear(1, 1, bias=False)
-    >>> _ = nn.init.zeros_(model.weight)
-    >>> average = ema(decay=0.5)(model)
-    >>> for step in range(1, 3):
-    ...     _ = nn.init.ones_(model.weight)
-    ...     average.update(model, step, 2)
-    >>> float(average.slow["weight"])  # decays of 2/11 and 3/12: 1 - 2/11 * 3/12
-    0.9545454...
+        def state_dict(self):
+            return {"seen": self.seen}
 
-What each image's margin and probability were in the pass that trained on it, gathered for nothing.
+        def load_state_dict(self, state):
+            self.seen = state["seen"]
 
-A step scatters two values per image into a buffer on the device; the host waits for it once per epoch.
+    losses = Losses()
+    fit(model, data, callbacks=[losses, EMA(decay=0.99)])
 
-Batches whose pictures are mixtures of two: mixup and cutmix.
-
-A mix takes a batch and a random generator, and returns pictures of which each is one image's own for the
-`share` and that of another image for the rest. The own part is never the smaller one, so that accuracy and
-margins against an image's own label keep their sense; by symmetry of the pairs, the batches are
-distributed as in the papers all the same.
-
-    >>> mixed = mixup(alpha=1.0)(torch.eye(2).view(2, 1, 1, 2), np.random.default_rng(0))
-    >>> 0.5 <= mixed.share <= 1
-    True
+Averages of the weights, freezing, keeping the best epoch, stopping early and recording the training dynamics
+are callbacks too. With several processes every one of them calls its callbacks.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from typing import Any
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from sightline.data import Dataset, Split
-from sightline.data.splits import stratified_split
-from sightline.errors import SightlineError
-from sightline.predictions.inference import predict_shared
+from sightline import distributed
+from sightline.distributed import average_statistics, fill_gaps
+from sightline.errors import InputError, nearest
 from sightline.predictions.training_dynamics import Dynamics
-from sightline.training.bounds import BelowOne, Count, NonNegative, Positive
-from sightline.training.history import Row
+from sightline.training.bounds import BelowOne, Count, CountOrZero, NonNegative
+from sightline.training.history import describe_epoch
 
-_MIX = 3  # the random stream, beside those of order and augmentation
+if TYPE_CHECKING:
+    from sightline.training.trainer import Trainer
 
-
-@dataclass(frozen=True)
-class Mixed:
-    """images: (B, 3, H, W). partners: (B,) int64, positions of the other images. share: of the own ones."""
-
-    images: torch.Tensor
-    partners: torch.Tensor
-    share: float
+log = logging.getLogger(__name__)
 
 
-Mix = Callable[[torch.Tensor, np.random.Generator], Mixed]
+class Callback:
+    """Base of whatever takes part in a training; each method here does nothing.
 
-
-def mixup(*, alpha: Positive = 1.0) -> Mix:
-    """Every picture is share * own + (1 - share) * other (Zhang et al. 2018, arXiv:1710.09412).
-
-    The share is drawn from Beta(alpha, alpha), once for a batch, as in the authors' code.
+    A callback may read and change what the trainer holds (see `Trainer`). It begins anew in
+    `on_train_begin`; where it remembers something from step to step, it hands that to the checkpoint by
+    `state_dict`, and a resumed training goes on as if it had not been interrupted.
     """
 
-    def mix(images: torch.Tensor, generator: np.random.Generator) -> Mixed:
-        drawn = generator.beta(alpha, alpha)
-        share = max(drawn, 1 - drawn)
-        partners = _partners(images, generator)
-        return Mixed(images.lerp(images[partners], 1 - share), partners, share)
+    def on_train_begin(self, trainer: Trainer) -> None:
+        """Once, before the first step; of a resumed training, before the checkpoint is loaded."""
 
-    return mix
+    def on_epoch_begin(self, trainer: Trainer) -> None:
+        """Before the first step of each epoch; not where one is resumed in its midst."""
+
+    def on_step_end(self, trainer: Trainer) -> None:
+        """After the weights were changed by `trainer.batch`, at `trainer.progress`."""
+
+    def on_epoch_end(self, trainer: Trainer) -> None:
+        """After the epoch was measured: its row is the last of `trainer.history.epochs`."""
+
+    def on_train_end(self, trainer: Trainer) -> None:
+        """Once, after the last epoch, when the model has its final weights; not after an error."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint has to keep: tensors, numbers, strings, lists and dicts of these."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go back to what `state_dict` returned."""
 
 
-def cutmix(*, alpha: Positive = 1.0) -> Mix:
-    """Every picture has a rectangle of another one (Yun et al. 2019, arXiv:1905.04899, algorithm 1).
+class WeightAverage(Callback):
+    """Abstract: a copy of a model's tensors that follows them slowly, slow = d * slow + (1 - d) * fast.
 
-    The rectangle has the picture's aspect and the area 1 - Beta(alpha, alpha), its centre lies anywhere,
-    what hangs over the edge is cut, and the share counts the pixels that are left. One rectangle
-    for a batch, as in the authors' code.
+    It covers every floating-point tensor of the model's state: parameters and the running statistics of
+    normalisation alike, so that nothing has to be measured anew for the averaged weights. The epochs are
+    measured with the averaged weights, and the model has them at the end.
+
+        >>> model = nn.Linear(1, 1, bias=False)
+        >>> _ = nn.init.zeros_(model.weight)
+        >>> average = EMA(decay=0.5)
+        >>> average.start(model)
+        >>> for step in range(1, 3):
+        ...     _ = nn.init.ones_(model.weight)
+        ...     average.update(model, step, 2)
+        >>> float(average.slow["weight"])  # decays of 2/11 and 3/12: 1 - 2/11 * 3/12
+        0.9545454...
     """
 
-    def mix(images: torch.Tensor, generator: np.random.Generator) -> Mixed:
-        height, width = images.shape[-2:]
-        side = np.sqrt(1 - generator.beta(alpha, alpha))
-        rows = _span(height, int(height * side), generator)
-        columns = _span(width, int(width * side), generator)
-        partners = _partners(images, generator)
-        inside = (rows.stop - rows.start) * (columns.stop - columns.start) / (height * width)
-        others = images[partners]
-        base, patch = (images, others) if inside <= 0.5 else (others, images)
-        mixed = base.clone()
-        mixed[:, :, rows, columns] = patch[:, :, rows, columns]
-        return Mixed(mixed, partners, max(inside, 1 - inside))
+    slow: dict[str, torch.Tensor]
 
-    return mix
+    def _decay(self, step: int, steps: int) -> float | None:
+        """Return d after `step` (from 1) of `steps`; None where the copy stays as it is."""
+        raise NotImplementedError
 
-
-def mix_generator(seed: int, epoch: int, step: int) -> np.random.Generator:
-    """Return the generator of one batch: a function of its arguments, so that a resumed run draws alike."""
-    return np.random.default_rng([seed, epoch, _MIX, step])
-
-
-def _span(size: int, length: int, generator: np.random.Generator) -> slice:
-    centre = int(generator.integers(size))
-    return slice(max(0, centre - length // 2), min(size, centre - length // 2 + length))
-
-
-def _partners(images: torch.Tensor, generator: np.random.Generator) -> torch.Tensor:
-    return torch.from_numpy(generator.permutation(len(images))).to(images.device)
-
-
-MIXES: dict[str, Callable[..., Mix | None]] = {
-    "none": lambda: None,
-    "mixup": mixup,
-    "cutmix": cutmix,
-}
-
-
-_LARGEST = torch.finfo(torch.float16).max
-
-
-class Recorder:
-    """Gathers one epoch after another.
-
-    count: images of the whole training split. rows: (n,) int64, the place in it of each image that is trained
-    on; the others stay NaN.
-    """
-
-    def __init__(self, count: int, rows: np.ndarray, device: torch.device | str = "cpu") -> None:
-        self.epochs: list[torch.Tensor] = []  # one (2, count) float16 per finished epoch, on the CPU
-        self._count = count
-        self._rows = torch.from_numpy(rows)
-        self.current = torch.full((2, len(rows)), torch.nan, dtype=torch.float16, device=device)
-
-    def note(self, indices: torch.Tensor, labels: torch.Tensor, logits: torch.Tensor) -> None:
-        """Keep the margin and the probability of a batch; indices: (B,), among those trained on."""
-        self.current.index_copy_(1, indices, margin_and_probability(logits, labels).half())
-
-    def close_epoch(self) -> None:
-        """File the epoch and begin the next."""
-        whole = torch.full((2, self._count), torch.nan, dtype=torch.float16)
-        whole[:, self._rows] = self.current.cpu()
-        self.epochs.append(whole)
-        self.current.fill_(torch.nan)
-
-    def dynamics(self) -> Dynamics:
-        """Return the finished epochs."""
-        stacked = (
-            torch.stack(self.epochs).numpy() if self.epochs else np.empty((0, 2, self._count), np.float16)
-        )
-        return Dynamics(stacked[:, 0], stacked[:, 1])
-
-    def state(self) -> dict[str, torch.Tensor | list[torch.Tensor]]:
-        """Return what a checkpoint keeps."""
-        return {"epochs": list(self.epochs), "current": self.current}
-
-    def restore(self, state: dict) -> None:
-        """Go back to what :meth:`state` returned."""
-        self.epochs = list(state["epochs"])
-        self.current.copy_(state["current"])
-
-
-def margin_and_probability(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Return the label's logit minus the largest other, and its probability: (2, B) float32.
-
-    logits: (B, C). labels: (B,). Margins end at the largest number that float16 has.
-    """
-    logits, places = logits.float(), labels[:, None]
-    own = logits.gather(1, places)  # (B, 1)
-    others = logits.scatter(1, places, -torch.inf).amax(1)  # (B,)
-    margin = (own[:, 0] - others).clamp(-_LARGEST, _LARGEST)
-    probability = (own[:, 0] - logits.logsumexp(1)).exp()
-    return torch.stack([margin, probability])
-
-
-AverageFactory = Callable[[nn.Module], "Average | None"]
-
-
-class Average:
-    """A copy of a model's tensors that follows them slowly: slow = d * slow + (1 - d) * fast.
-
-    every: steps between two updates. decay: d as a function of (step, steps), steps counted from 1.
-    returns: whether the model takes the slow tensors after each update and trains on from there; if
-    not, it never sees them in training.
-    """
-
-    def __init__(
-        self, model: nn.Module, decay: Callable[[int, int], float], *, every: int, returns: bool
-    ) -> None:
+    def start(self, model: nn.Module) -> None:
+        """Begin with the weights that the model has."""
         self.slow = {name: tensor.clone() for name, tensor in _floats(model).items()}
-        self._decay, self._every, self._returns = decay, every, returns
 
     @torch.no_grad()
     def update(self, model: nn.Module, step: int, steps: int) -> None:
         """Take note of the model after `step` (from 1) of `steps`."""
-        fast = _floats(model)
-        if step % self._every == 0:
-            merge = get_ema_multi_avg_fn(self._decay(step, steps))
-            merge(list(self.slow.values()), list(fast.values()), None)  # pyright: ignore[reportCallIssue]
-        if self._returns and (step % self._every == 0 or step == steps):
-            _copy(self.slow, fast)
+        decay = self._decay(step, steps)
+        if decay is not None:
+            merge = get_ema_multi_avg_fn(decay)
+            fast = list(_floats(model).values())
+            merge(list(self.slow.values()), fast, None)  # pyright: ignore[reportCallIssue]
 
     @contextlib.contextmanager
     def shown(self, model: nn.Module) -> Iterator[None]:
-        """Give the model the weights that are to be measured and kept, and afterwards its own again."""
-        if self._returns:
-            yield
-            return
+        """Give the model the averaged weights, and afterwards its own again."""
         fast = _floats(model)
         own = {name: tensor.clone() for name, tensor in fast.items()}
+        average_statistics(self.slow.items())
         _copy(self.slow, fast)
         try:
             yield
@@ -225,45 +126,73 @@ class Average:
             _copy(own, fast)
 
     def give(self, model: nn.Module) -> None:
-        """Give the model, at the end of training, the weights that are to be kept."""
-        if not self._returns:  # else it has them already
-            _copy(self.slow, _floats(model))
+        """Give the model the averaged weights for good."""
+        _copy(self.slow, _floats(model))
 
-    def load(self, slow: dict[str, torch.Tensor]) -> None:
-        """Go back to the `slow` of a checkpoint.
+    def on_train_begin(self, trainer: Trainer) -> None:
+        if trainer.average is not None:
+            raise InputError(
+                f"{type(trainer.average).__name__} and {type(self).__name__} both average the weights; "
+                "use one of them"
+            )
+        trainer.average = self
+        self.start(trainer.model)
 
-        Raises KeyError or RuntimeError if it belongs to another model.
-        """
+    def on_step_end(self, trainer: Trainer) -> None:
+        self.update(trainer.model, trainer.progress.step + 1, trainer.progress.steps)
+
+    def state_dict(self) -> dict[str, Any]:
+        average_statistics(self.slow.items())
+        return {"slow": self.slow}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         for name, tensor in self.slow.items():
-            tensor.copy_(slow[name])
+            tensor.copy_(state["slow"][name])
 
 
-def none() -> AverageFactory:
-    """No average: the last weights are the ones that count."""
-    return lambda model: None
-
-
-def ema(*, decay: BelowOne = 0.999) -> AverageFactory:
-    """Exponential moving average of every step, measured and kept in place of the trained weights.
+class EMA(WeightAverage):
+    """Exponential moving average of the weights over every step; the training itself is left as it is.
 
     Its decay begins as (1 + step) / (10 + step), so that the first weights are soon forgotten, and
     stops at `decay` (Polyak & Juditsky 1992 for the average; the start is TensorFlow's).
     """
-    return lambda model: Average(
-        model, lambda step, steps: min(decay, (1 + step) / (10 + step)), every=1, returns=False
-    )
+
+    def __init__(self, *, decay: BelowOne = 0.999) -> None:
+        self.decay = decay
+
+    def _decay(self, step: int, steps: int) -> float:
+        return min(self.decay, (1 + step) / (10 + step))
 
 
-def lookahead(*, every: Count = 5, decay: BelowOne = 0.95, power: NonNegative = 3.0) -> AverageFactory:
+class Lookahead(WeightAverage):
     """Every few steps, blend the weights into a slow copy and go on from there.
 
     Zhang et al. 2019, arXiv:1907.08610. The slow copy keeps the share decay**every * (step / steps)**power:
     nearly none at first, much at the end, where the model takes the slow copy as it is (Jordan 2024,
     arXiv:2404.00498, section 3.4).
     """
-    return lambda model: Average(
-        model, lambda step, steps: decay**every * (step / steps) ** power, every=every, returns=True
-    )
+
+    def __init__(self, *, every: Count = 5, decay: BelowOne = 0.95, power: NonNegative = 3.0) -> None:
+        self.every, self.decay, self.power = every, decay, power
+
+    def _decay(self, step: int, steps: int) -> float | None:
+        if step % self.every:
+            return None
+        return self.decay**self.every * (step / steps) ** self.power
+
+    def update(self, model: nn.Module, step: int, steps: int) -> None:
+        super().update(model, step, steps)
+        if step % self.every == 0 or step == steps:
+            _copy(self.slow, _floats(model))
+
+    @contextlib.contextmanager
+    def shown(self, model: nn.Module) -> Iterator[None]:
+        """Measure the weights that train: they are the slow ones every few steps, and at the end."""
+        average_statistics(self.slow.items())
+        yield
+
+    def give(self, model: nn.Module) -> None:
+        """Do nothing: the model has taken the slow weights at the last step."""
 
 
 def _floats(model: nn.Module) -> dict[str, torch.Tensor]:
@@ -276,48 +205,199 @@ def _copy(source: dict[str, torch.Tensor], target: dict[str, torch.Tensor]) -> N
         tensor.copy_(source[name])
 
 
-AVERAGES: dict[str, Callable[..., AverageFactory]] = {"none": none, "ema": ema, "lookahead": lookahead}
+WEIGHT_AVERAGES: dict[str, Callable[..., Callback | None]] = {
+    "none": lambda: None,
+    "ema": EMA,
+    "lookahead": Lookahead,
+}
+"""Averages of the weights by name: functions that return a callback, or None."""
 
 
-def hold_out(split: Split, share: float, seed: int) -> tuple[np.ndarray, Split | None]:
-    """Return the places of the rest, and a part of `share`, drawn by seed with that share of each class."""
-    if share == 0:
-        return np.arange(len(split)), None
-    kept, held = stratified_split(split.labels, test_fraction=share, seed=seed)
-    if not len(held):
-        raise SightlineError(
-            f"validation={share} of {len(split)} training images leaves no image to validate on"
+class Freeze(Callback):
+    """Stop parameters or layers after their number of epochs, and let them train again at the end.
+
+    A frozen parameter takes neither gradient nor momentum nor weight decay, and the backward pass ends before
+    layers that are frozen from the first on.
+
+    Args:
+        epochs: Epochs that a parameter or a layer trains, by its name: `{"whitening.bias": 3}`.
+    """
+
+    def __init__(self, epochs: Mapping[str, CountOrZero]) -> None:
+        self.epochs = dict(epochs)
+
+    def check(self, model: nn.Module) -> dict[str, list[nn.Parameter]]:
+        """Return the parameters that each name stands for.
+
+        Raises:
+            InputError: A name means nothing that trains.
+        """
+        trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        chosen = {
+            name: [p for key, p in trained.items() if key == name or key.startswith(f"{name}.")]
+            for name in self.epochs
+        }
+        for name, parameters in chosen.items():
+            if not parameters:
+                layers = [key.rpartition(".")[0] for key in trained]
+                raise InputError(
+                    f"freeze: nothing that trains is called {name!r} in this {type(model).__name__}; "
+                    f"{nearest(name, sorted({*trained, *layers} - {''}))}"
+                )
+        return chosen
+
+    def on_train_begin(self, trainer: Trainer) -> None:
+        self._chosen, self._epoch = self.check(trainer.model), 0
+        trainer.finally_do(lambda: self._set(-1))
+
+    def on_epoch_begin(self, trainer: Trainer) -> None:
+        self._set(trainer.epoch)
+
+    def _set(self, epoch: int) -> None:
+        self._epoch = epoch
+        for name, parameters in self._chosen.items():
+            for parameter in parameters:
+                parameter.requires_grad_(epoch < self.epochs[name])
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"epoch": self._epoch}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._set(state["epoch"])  # an epoch that is resumed in its midst does not begin again
+
+
+class _WatchesValidation(Callback):
+    """Abstract: knows the epoch with the lowest validation loss."""
+
+    best: dict[str, Any]
+
+    def on_train_begin(self, trainer: Trainer) -> None:
+        self.best = {}
+        if trainer.held_out is None:
+            raise InputError(
+                f"{type(self).__name__} chooses by a validation split, and validation is 0; "
+                "set validation=0.1"
+            )
+
+    def on_epoch_end(self, trainer: Trainer) -> None:
+        row = trainer.history.epochs[-1]
+        if row["validation_loss"] < self.best.get("loss", float("inf")):
+            self.best = {"loss": row["validation_loss"], "epoch": row["epoch"], **self._remembered(trainer)}
+
+    def _remembered(self, trainer: Trainer) -> dict[str, Any]:
+        return {}
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.best
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.best = state
+
+
+class KeepBest(_WatchesValidation):
+    """Give the model, at the end, the weights of the epoch with the lowest validation loss."""
+
+    def _remembered(self, trainer: Trainer) -> dict[str, Any]:
+        with trainer.averaged():
+            return {"weights": {k: v.detach().cpu().clone() for k, v in trainer.model.state_dict().items()}}
+
+    def on_train_end(self, trainer: Trainer) -> None:
+        if self.best:  # not a single finite validation loss: the last weights stay
+            trainer.model.load_state_dict(self.best["weights"])
+            trainer.kept = self.best["epoch"]
+
+
+class EarlyStopping(_WatchesValidation):
+    """End the training once `patience` epochs have brought no lower validation loss."""
+
+    def __init__(self, patience: Count = 5) -> None:
+        self.patience = patience
+
+    def on_epoch_end(self, trainer: Trainer) -> None:
+        super().on_epoch_end(trainer)
+        if trainer.epoch - self.best.get("epoch", trainer.epoch) >= self.patience:
+            trainer.stop = True
+
+
+class LogEpochs(Callback):
+    """Log a line for each epoch, at level INFO."""
+
+    def on_epoch_end(self, trainer: Trainer) -> None:
+        if distributed.leads():
+            log.info(describe_epoch(trainer.history.epochs[-1], trainer.epochs))
+
+
+_LARGEST = torch.finfo(torch.float16).max
+
+
+class RecordDynamics(Callback):
+    """Keep what each image's margin and probability were in the pass that trained on it, for nothing.
+
+    A step scatters two values per image into a buffer on the device; the host waits for it once per epoch.
+    `fit` has one always; what it has recorded is `History.dynamics`.
+    """
+
+    def on_train_begin(self, trainer: Trainer) -> None:
+        self.start(len(trainer.data.train), trainer.trained, trainer.device)
+
+    def start(self, count: int, trained: np.ndarray, device: torch.device | str = "cpu") -> None:
+        """Begin with a split of `count` images, of which those at `trained`, (n,) int64, are trained on."""
+        self.epochs: list[torch.Tensor] = []  # one (2, count) float16 per finished epoch, on the CPU
+        self._count = count
+        self._trained = torch.from_numpy(trained)
+        self.current = torch.full((2, len(trained)), torch.nan, dtype=torch.float16, device=device)
+
+    def on_step_end(self, trainer: Trainer) -> None:
+        if trainer.weight:  # else this process has only repeated the image of another one
+            self.note(trainer.batch.indices, trainer.batch.labels, trainer.logits)
+
+    def note(self, indices: torch.Tensor, labels: torch.Tensor, logits: torch.Tensor) -> None:
+        """Keep the margin and the probability of a batch; indices: (B,), among those trained on."""
+        self.current.index_copy_(1, indices, margin_and_probability(logits, labels).half())
+
+    def on_epoch_end(self, trainer: Trainer) -> None:
+        fill_gaps(self.current)
+        self.close_epoch()
+        trainer.history = trainer.history.with_dynamics(self.dynamics())
+
+    def close_epoch(self) -> None:
+        """File the epoch and begin the next."""
+        whole = torch.full((2, self._count), torch.nan, dtype=torch.float16)
+        whole[:, self._trained] = self.current.cpu()
+        self.epochs.append(whole)
+        self.current.fill_(torch.nan)
+
+    def dynamics(self) -> Dynamics:
+        """Return the finished epochs; images that were not trained on are NaN."""
+        stacked = (
+            torch.stack(self.epochs).numpy() if self.epochs else np.empty((0, 2, self._count), np.float16)
         )
-    return kept, split.take(held)
+        return Dynamics(stacked[:, 0], stacked[:, 1])
+
+    def state_dict(self) -> dict[str, Any]:
+        fill_gaps(self.current)
+        return {"epochs": list(self.epochs), "current": self.current}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.epochs = list(state["epochs"])
+        self.current.copy_(state["current"])
 
 
-@dataclass
-class Monitor:
-    """Watches a model at the end of each epoch; chooses by the validation split alone."""
+def margin_and_probability(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Return the label's logit minus the largest other, and its probability: (2, B) float32.
 
-    data: Dataset
-    held: Split | None
-    keep: str
-    patience: int | None
-    best: dict[str, Any] = field(default_factory=dict)
+    logits: (B, C). labels: (B,). Margins end at the largest number that float16 has.
+    """
+    logits, index = logits.float(), labels[:, None]
+    own = logits.gather(1, index)  # (B, 1)
+    others = logits.scatter(1, index, -torch.inf).amax(1)  # (B,)
+    margin = (own[:, 0] - others).clamp(-_LARGEST, _LARGEST)
+    probability = (own[:, 0] - logits.logsumexp(1)).exp()
+    return torch.stack([margin, probability])
 
-    def measure(self, model: nn.Module, precision: str) -> Row:
-        """Return validation_loss, validation_accuracy (if there is a split), test_loss, test_accuracy."""
-        row: Row = {}
-        for name, split in (("validation", self.held), ("test", self.data.test)):
-            if split is not None:
-                found = predict_shared(model, split, class_names=self.data.class_names, precision=precision)
-                row[f"{name}_loss"] = float(found.loss.mean())
-                row[f"{name}_accuracy"] = float(found.correct.mean())
-        return row
 
-    def note(self, row: Row, model: nn.Module) -> None:
-        """Remember the epoch of `row`, with its weights if they are to be kept, if it is the best so far."""
-        if self.held is not None and row["validation_loss"] < self.best.get("loss", float("inf")):
-            weights = {k: v.detach().cpu().clone() for k, v in model.state_dict().items()}
-            self.best = {"loss": row["validation_loss"], "epoch": row["epoch"]}
-            self.best |= {"weights": weights} if self.keep == "best" else {}
+CALLBACKS: dict[str, Callable[..., Callback]] = {}
+"""Callbacks by name, for a recipe's `callbacks`: functions that return one. Add your own.
 
-    def gives_up(self, epoch: int) -> bool:
-        """Whether `patience` epochs have passed since the best one."""
-        return bool(self.patience) and epoch - self.best.get("epoch", epoch) >= self.patience
+Those of the package have keys of their own in a recipe: `weight_averaging`, `training.freeze`, and so on.
+"""

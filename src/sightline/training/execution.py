@@ -1,7 +1,7 @@
 """How to run a training fastest on this machine: precision and memory format, by measuring a few steps.
 
-found = measure_execution(model, data, batch_size=512, steps=490)
-fit(model, data, precision=found.precision, memory_format=found.memory_format)
+execution = measure_execution(model, data, batch_size=512, steps=490)
+fit(model, data, execution=execution)
 """
 
 from __future__ import annotations
@@ -25,25 +25,29 @@ _GAIN = 1.1  # by how much another way has to be faster than the usual one to be
 
 @dataclass(frozen=True)
 class Execution:
-    """What was chosen: a precision and a memory format.
+    """How a training runs: a precision and a memory format.
 
-    rates: training images per second by (precision, memory format), the usual way first; empty if nothing
-    was measured, because the training is short or the device has one way only.
+    Attributes:
+        precision: "float32", "bfloat16", "float16", or "auto": bfloat16 where the device multiplies it
+            natively, else float32.
+        memory_format: "channels_last", "contiguous", or "auto": channels_last.
+        images_per_second: What was measured, by (precision, memory format), the usual way first; empty if
+            nothing was, because the training is short or the device has one way only.
     """
 
-    precision: str
-    memory_format: str
-    rates: dict[tuple[str, str], float] = field(default_factory=dict)
+    precision: str = "auto"
+    memory_format: str = "auto"
+    images_per_second: dict[tuple[str, str], float] = field(default_factory=dict)
 
     def describe(self) -> str:
         """Return the choice and what it was chosen from, as one line."""
         chosen = f"{self.precision}, {self.memory_format}"
-        if not self.rates:
+        if not self.images_per_second:
             return f"{chosen} (not measured)"
-        best = self.rates[self.precision, self.memory_format]
+        best = self.images_per_second[self.precision, self.memory_format]
         others = [
-            f"{', '.join(way)} {rate / best:.2f} of it"
-            for way, rate in self.rates.items()
+            f"{', '.join(way)} {speed / best:.2f} of it"
+            for way, speed in self.images_per_second.items()
             if way != (self.precision, self.memory_format)
         ]
         return f"{chosen}: {best:,.0f} images/s; {'; '.join(others)}"
@@ -72,22 +76,24 @@ def measure_execution(
         return Execution(*usual)
     images = to_float(next(data.train.blocks(batch_size))).to(place)  # (B, 3, H, W)
     labels = torch.from_numpy(data.train.labels[:batch_size]).to(place)
-    rates: dict[tuple[str, str], float] = {}
+    speeds: dict[tuple[str, str], float] = {}
 
     def faster(way: tuple[str, str], other: tuple[str, str]) -> tuple[str, str]:
         for each in (way, other):
-            if each not in rates:
-                rates[each] = _rate(model, optimizer or sgd(), images, labels, each, _TIMED_STEPS[place.type])
-        return other if rates[other] > _GAIN * rates[way] else way
+            if each not in speeds:
+                speeds[each] = _speed(
+                    model, optimizer or sgd(), images, labels, each, _TIMED_STEPS[place.type]
+                )
+        return other if speeds[other] > _GAIN * speeds[way] else way
 
     with torch.random.fork_rng(devices=[place] if place.type == "cuda" else []):
         chosen = faster(usual, ("float32", usual[1])) if usual[0] != "float32" else usual
         if memory_format == "auto":
             chosen = faster(chosen, (chosen[0], "contiguous"))
-    return Execution(*chosen, rates=rates)
+    return Execution(*chosen, images_per_second=speeds)
 
 
-def _rate(
+def _speed(
     model: nn.Module,
     optimizer: OptimizerFactory,
     images: torch.Tensor,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +31,10 @@ class History:
     steps: list[Row] = field(default_factory=list)
     kept: int = 0
     dynamics: Dynamics | None = field(default=None, compare=False)
+
+    def with_dynamics(self, dynamics: Dynamics) -> History:
+        """Return the same history with these dynamics."""
+        return dataclasses.replace(self, dynamics=dynamics)
 
     def to_frame(self) -> pd.DataFrame:
         """Return the table of epochs."""

@@ -16,7 +16,7 @@ import math
 import random
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -27,11 +27,12 @@ from sightline.data import Augmentation, Dataset, ResidentBatches, StreamedBatch
 from sightline.data.loaders import Batch
 from sightline.errors import SightlineError
 from sightline.models import choose_device, choose_memory_format, choose_precision
-from sightline.training.callbacks import Mix, mix_generator
+from sightline.training.execution import Execution
 from sightline.training.lr_range_test import TRIMMED_END, RangeTest, climb, debiased_means
+from sightline.training.mixing import Mix, mix_generator
 from sightline.training.optimizers import OptimizerFactory, set_rates, sgd
 from sightline.training.schedules import Progress, Schedule
-from sightline.training.train_step import check_outputs, train_step, training_batches
+from sightline.training.train_step import Loss, Objective, check_outputs, train_step, training_batches
 
 if TYPE_CHECKING:
     import albumentations
@@ -164,10 +165,8 @@ def find_learning_rate(
     optimizer: OptimizerFactory | torch.optim.Optimizer | None = None,
     augmentation: Augmentation | albumentations.Compose | None = None,
     mix: Mix | None = None,
-    label_smoothing: float = 0.0,
-    l1: float = 0.0,
-    precision: str = "auto",
-    memory_format: Literal["auto", "channels_last", "contiguous"] = "auto",
+    objective: Objective | Loss | None = None,
+    execution: Execution | None = None,
     device: str = "auto",
     low: float = 1e-5,
     high: float = 10.0,
@@ -206,13 +205,12 @@ def find_learning_rate(
             f"low={low}, high={high}, steps={steps}, smoothing={smoothing}, {len(seeds)} seeds; "
             "use 0 < low < high, at least 20 steps, smoothing in [0, 1) and at least one seed"
         )
-    place = choose_device(device)
+    place, execution = choose_device(device), execution or Execution()
     step = {
-        "precision": distributed.agreed(choose_precision(precision, place)),
-        "label_smoothing": label_smoothing,
-        "l1": l1,
+        "precision": distributed.agreed(choose_precision(execution.precision, place)),
+        "objective": objective if isinstance(objective, Objective) else Objective(loss=objective),
     }
-    layout = choose_memory_format(memory_format)
+    layout = choose_memory_format(execution.memory_format)
     copies = Copies(model, optimizer, data, batch_size, augmentation, mix, place, layout, step)
     rates = np.geomspace(low, high, steps)
 

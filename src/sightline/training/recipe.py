@@ -20,7 +20,8 @@ from sightline.data import Augmentation
 from sightline.errors import SightlineError, nearest
 from sightline.predictions import VIEWS
 from sightline.training.bounds import BelowOne, Count, CountOrZero, NonNegative
-from sightline.training.callbacks import AVERAGES, MIXES, AverageFactory, Mix
+from sightline.training.callbacks import WEIGHT_AVERAGES, Callback, EarlyStopping, Freeze, KeepBest
+from sightline.training.mixing import MIXES, Mix
 from sightline.training.optimizers import OPTIMIZERS, OptimizerFactory
 from sightline.training.schedules import SCHEDULES, Schedule, cycled_momentum
 
@@ -52,7 +53,8 @@ def choose(section: str, table: Mapping[str, Any], registry: Mapping[str, Callab
 
 def checked_options(where: str, options: Mapping[str, Any], function: Callable[..., Any]) -> dict[str, Any]:
     """Return `options` with the types of the function's arguments, or raise with the place and the reason."""
-    hints = get_type_hints(function, include_extras=True)
+    called = function.__init__ if inspect.isclass(function) else function
+    hints = get_type_hints(called, include_extras=True)
     fields: dict[str, Any] = {}
     for name, parameter in inspect.signature(function).parameters.items():
         default = ... if parameter.default is inspect.Parameter.empty else parameter.default
@@ -212,9 +214,21 @@ class Recipe(Section):
         )
         return rate, cycled_momentum(**checked)
 
-    def make_average(self) -> AverageFactory:
-        """Return the factory of the section `average`."""
-        return choose("average", self.average, AVERAGES)
+    def make_callbacks(self, *, choosing: bool = True) -> list[Callback]:
+        """Return what takes part in the training: weight averaging, freezing, keeping the best, stopping.
+
+        choosing: whether what chooses by the validation split is among them.
+        """
+        training = self.training
+        average = choose("average", self.average, WEIGHT_AVERAGES)
+        made: list[Callback] = [] if average is None else [average]
+        if training.freeze:
+            made.append(Freeze(training.freeze))
+        if choosing and training.keep == "best":
+            made.append(KeepBest())
+        if choosing and training.patience:
+            made.append(EarlyStopping(training.patience))
+        return made
 
     def make_mix(self) -> Mix | None:
         """Return the mix of the section `mix`, None for none."""
@@ -250,7 +264,7 @@ def check_recipe(table: Mapping[str, Any]) -> Recipe:
         raise SightlineError(describe_problem(error, list(fields))) from None
     recipe.make_optimizer()
     (recipe.with_rate(1.0) if recipe.finds_rate else recipe).make_schedule()
-    recipe.make_average()
+    recipe.make_callbacks()
     recipe.make_mix()
     if "transforms" not in recipe.augment:
         recipe.make_augmentation((0.0, 0.0, 0.0))

@@ -1,9 +1,10 @@
-"""One step of training, shared by the loop and the learning-rate finder."""
+"""One step of training, shared by the trainer and the learning-rate finder."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Mapping
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,12 +13,56 @@ from torch import nn
 from torch.nn import functional as F
 
 from sightline.data import Augmentation, Dataset, ImageFiles, ResidentBatches, Split, StreamedBatches
-from sightline.errors import SightlineError, nearest
+from sightline.errors import InputError
 from sightline.models import autocast
-from sightline.training.callbacks import Mixed
+from sightline.training.bounds import BelowOne, NonNegative
+from sightline.training.mixing import Mixed
 
 if TYPE_CHECKING:
     import albumentations
+
+
+Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What a step of training minimises: the mean cross-entropy of the batch, or a loss of your own.
+
+    Attributes:
+        label_smoothing: Share of each label that is spread over all classes, in [0, 1).
+        l1: Factor of the sum of absolute values of matrices and filters, added to the loss.
+        loss: A function (logits (B, C) float32, labels (B,) int64) -> scalar, in place of cross-entropy.
+    """
+
+    label_smoothing: BelowOne = 0.0
+    l1: NonNegative = 0.0
+    loss: Loss | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.label_smoothing < 1 or not 0 <= self.l1 < math.inf:
+            raise InputError(
+                f"label_smoothing={self.label_smoothing}, l1={self.l1}; "
+                "use 0 <= label_smoothing < 1 and l1 >= 0"
+            )
+        if self.loss is not None and self.label_smoothing:
+            raise InputError("label_smoothing belongs to cross-entropy; a loss of your own does its own")
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the loss without the penalty is the plain cross-entropy."""
+        return self.loss is None and not self.label_smoothing
+
+    def of_batch(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Return the mean loss of a batch, without the penalty. logits: (B, C). labels: (B,)."""
+        if self.loss is not None:
+            return self.loss(logits, labels)
+        return F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
+
+    def penalty(self, model: nn.Module) -> torch.Tensor:
+        """Return `l1` times the sum of absolute values of the matrices and filters that train."""
+        weights = [p for p in model.parameters() if p.requires_grad and p.ndim >= 2]
+        return self.l1 * torch.stack([w.abs().sum() for w in weights]).sum()
 
 
 def train_step(
@@ -27,68 +72,41 @@ def train_step(
     labels: torch.Tensor,
     *,
     precision: str,
-    label_smoothing: float = 0.0,
-    l1: float = 0.0,
+    objective: Objective = Objective(),
     mixed: Mixed | None = None,
     weight: float = 1.0,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Change the weights once; return the batch's mean cross-entropy and its logits, on the device.
 
-    images: (B, 3, H, W) in [0, 1]. labels: (B,). mixed: what the images were mixed of; the objective is then
-    the mean of both labels' losses, weighted by their shares. The returned loss is the plain one, against
-    the images' own labels and without smoothing and penalty, so that it can stand beside the test loss.
-    The logits, (B, C) float32, are those from before the weights changed. weight: factor of what is
-    minimised.
+    The returned loss is the plain one, against the images' own labels and without smoothing and penalty, so
+    that it can stand next to the test loss. The logits, (B, C) float32, are those from before the weights
+    changed.
+
+    Args:
+        model: What is called.
+        optimizer: Of its parameters, with the learning rate set.
+        images: (B, 3, H, W) in [0, 1].
+        labels: (B,) int64.
+        precision: Of the forward pass, "float32", "bfloat16" or "float16".
+        objective: What is minimised.
+        mixed: What the images were mixed of; what is minimised is then the mean of both labels' losses,
+            weighted by their shares.
+        weight: Factor of what is minimised.
     """
     with autocast(images.device, precision):
         logits = model(images)  # (B, C)
     logits = logits.float()
-    objective = F.cross_entropy(logits, labels, label_smoothing=label_smoothing)
-    loss = F.cross_entropy(logits.detach(), labels) if label_smoothing else objective.detach()
+    minimised = objective.of_batch(logits, labels)
+    loss = minimised.detach() if objective.is_plain else F.cross_entropy(logits.detach(), labels)
     if mixed is not None:
-        other = F.cross_entropy(logits, labels[mixed.partners], label_smoothing=label_smoothing)
-        objective = mixed.share * objective + (1 - mixed.share) * other
-    if l1:
-        weights = [p for p in model.parameters() if p.requires_grad and p.ndim >= 2]
-        objective = objective + l1 * torch.stack([w.abs().sum() for w in weights]).sum()
+        other = objective.of_batch(logits, labels[mixed.partners])
+        minimised = mixed.share * minimised + (1 - mixed.share) * other
+    if objective.l1:
+        minimised = minimised + objective.penalty(model)
     optimizer.zero_grad(set_to_none=True)
-    (objective if weight == 1 else weight * objective).backward()
+    (minimised if weight == 1 else weight * minimised).backward()
     optimizer.step()
     return loss, logits.detach()
-
-
-@contextlib.contextmanager
-def freezing(model: nn.Module, freeze: Mapping[str, int]) -> Iterator[Callable[[int], None]]:
-    """Yield a function of the epoch (from 0) that stops what has trained for its epochs; undo it at the end.
-
-    freeze: epochs by the name of a parameter or of a layer. A frozen parameter takes neither gradient nor
-    momentum nor weight decay, and the backward pass ends before layers that are frozen from the first on.
-
-    Raises SightlineError for a name that means nothing that trains.
-    """
-    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    chosen = {
-        name: [p for key, p in trained.items() if key == name or key.startswith(f"{name}.")]
-        for name in freeze
-    }
-    for name, parameters in chosen.items():
-        if not parameters:
-            layers = [key.rpartition(".")[0] for key in trained]
-            raise SightlineError(
-                f"freeze: nothing that trains is called {name!r} in this {type(model).__name__}; "
-                f"{nearest(name, sorted({*trained, *layers} - {''}))}"
-            )
-
-    def at(epoch: int) -> None:
-        for name, parameters in chosen.items():
-            for parameter in parameters:
-                parameter.requires_grad_(epoch < freeze[name])
-
-    try:
-        yield at
-    finally:
-        for parameter in trained.values():
-            parameter.requires_grad_(True)
 
 
 def training_batches(
@@ -101,7 +119,7 @@ def training_batches(
     device: torch.device,
     shard: tuple[int, int] = (0, 1),
 ) -> ResidentBatches | StreamedBatches:
-    """Return shuffled batches: crop, flip and hole on the device, any other transform through workers, and
+    """Return shuffled batches: crop, flip and cutout on the device, any other transform through workers, and
     through these too whatever images stay in their files.
 
     shard: the part of each batch that this process takes, and how many parts there are.
@@ -118,7 +136,7 @@ def training_batches(
 
 
 def check_outputs(model: nn.Module, data: Dataset, device: torch.device) -> None:
-    """Raise SightlineError unless the model returns one logit per class for an image of `data`."""
+    """Raise InputError unless the model returns one logit per class for an image of `data`."""
     from sightline.predictions import predict
 
     first = Split(np.ascontiguousarray(data.train.images[:1]), data.train.labels[:1])
@@ -128,4 +146,4 @@ def check_outputs(model: nn.Module, data: Dataset, device: torch.device) -> None
     except RuntimeError as error:
         height, width = data.image_size
         line = str(error).splitlines()[0]
-        raise SightlineError(f"the model cannot take images of {height}x{width} pixels: {line}") from None
+        raise InputError(f"the model cannot take images of {height}x{width} pixels: {line}") from None

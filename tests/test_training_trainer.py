@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import math
 from typing import ClassVar
@@ -10,15 +11,28 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from training_cases import Killed, die_after
+from training_cases import QUIET, DieAfter, Killed, at_every_step
 
 from sightline.data import Augmentation, Dataset, ResidentBatches, Split
-from sightline.errors import SightlineError
+from sightline.errors import DamagedFileError, DivergedError, InputError, SightlineError
 from sightline.models import Normalize
 from sightline.predictions import predict
-from sightline.training import adamw, constant, fit, load_checkpoint, one_cycle, plateau, save_checkpoint, sgd
+from sightline.training import (
+    Checkpoint,
+    EarlyStopping,
+    Execution,
+    KeepBest,
+    Objective,
+    Trainer,
+    adamw,
+    constant,
+    fit,
+    one_cycle,
+    plateau,
+    sgd,
+)
+from sightline.training.checkpoint import load_checkpoint, save_checkpoint
 from sightline.training.optimizers import OPTIMIZERS, Muon, set_rates
-from sightline.training.trainer import Loop
 
 
 def make_data(train: int = 50, test: int = 30, seed: int = 0) -> Dataset:
@@ -44,7 +58,6 @@ def make_model(data: Dataset, dropout: float = 0.0) -> nn.Module:
         )  # fmt: skip
 
 
-QUIET = {"on_epoch": lambda history, epochs: None, "precision": "float32", "device": "cpu"}
 AUGMENTATION = Augmentation(crop_padding=1, flip="random", hole_size=2, hole_p=0.5)
 
 
@@ -62,7 +75,7 @@ def test_the_loop_equals_a_plain_loop_of_torch():
     data = make_data()
     model, plain = make_model(data), make_model(data)
     history = fit(
-        model, data, epochs=3, batch_size=16, seed=4, label_smoothing=0.1,
+        model, data, epochs=3, batch_size=16, seed=4, objective=Objective(label_smoothing=0.1),
         optimizer=sgd(momentum=0.8, nesterov=True, weight_decay=0.01),
         schedule=one_cycle(0.2, peak=0.5, anneal="linear"), augmentation=AUGMENTATION, **QUIET,
     )  # fmt: skip
@@ -130,17 +143,16 @@ def test_a_run_that_was_killed_goes_on_to_the_same_weights_bit_for_bit(tmp_path,
     data = make_data()
     options = {
         "epochs": 3, "batch_size": 16, "schedule": one_cycle(0.2), "augmentation": AUGMENTATION,
-        "validation": 0.2, "keep": "best", "seed": 7, **QUIET,
+        "validation": 0.2, "seed": 7, **QUIET,
     }  # fmt: skip
     whole = make_model(data, dropout=0.5)
-    expected = fit(whole, data, **options)
-    path = tmp_path / "checkpoint.pt"
-    every = {"checkpoint": path, "checkpoint_seconds": 0.0}
+    expected = fit(whole, data, **options, callbacks=[KeepBest()])
+    dying = [KeepBest(), at_every_step(tmp_path), DieAfter(killed_after)]
     with pytest.raises(Killed):
-        fit(make_model(data, dropout=0.5), data, **options, **every, on_step=die_after(killed_after))
+        fit(make_model(data, dropout=0.5), data, **options, callbacks=dying)
     torch.manual_seed(99)  # another process has another random state
     resumed = make_model(data, dropout=0.5)
-    history = fit(resumed, data, **options, **every, resume=True)
+    history = fit(resumed, data, **options, callbacks=[KeepBest(), at_every_step(tmp_path, resume=True)])
     assert_same(weights(resumed), weights(whole))
     assert history.steps == expected.steps
     assert history.kept == expected.kept
@@ -154,19 +166,19 @@ def test_a_run_that_was_killed_goes_on_to_the_same_weights_bit_for_bit(tmp_path,
 def test_a_finished_run_resumes_to_itself(tmp_path):
     data, path = make_data(), tmp_path / "checkpoint.pt"
     model = make_model(data)
-    fit(model, data, epochs=2, batch_size=16, checkpoint=path, **QUIET)
+    fit(model, data, epochs=2, batch_size=16, callbacks=[Checkpoint(path)], **QUIET)
     again = make_model(data)
-    history = fit(again, data, epochs=2, batch_size=16, checkpoint=path, resume=True, **QUIET)
+    history = fit(again, data, epochs=2, batch_size=16, callbacks=[Checkpoint(path, resume=True)], **QUIET)
     assert_same(weights(model), weights(again))
     assert len(history.epochs) == 2
 
 
 def test_a_checkpoint_that_does_not_fit_or_is_damaged_is_one_line(tmp_path):
     data, path = make_data(), tmp_path / "checkpoint.pt"
-    fit(make_model(data), data, epochs=1, batch_size=16, checkpoint=path, **QUIET)
+    fit(make_model(data), data, epochs=1, batch_size=16, callbacks=[Checkpoint(path)], **QUIET)
     wide = nn.Sequential(nn.Flatten(), nn.Linear(192, 3))
     with pytest.raises(SightlineError, match=r"belongs to another recipe .*; start the run anew"):
-        fit(wide, data, epochs=1, batch_size=16, checkpoint=path, resume=True, **QUIET)
+        fit(wide, data, epochs=1, batch_size=16, callbacks=[Checkpoint(path, resume=True)], **QUIET)
     path.write_bytes(path.read_bytes()[:300])
     with pytest.raises(SightlineError, match=r"is damaged .*; delete it and start the run anew"):
         load_checkpoint(path)
@@ -192,7 +204,7 @@ def test_nothing_in_a_checkpoint_can_run(tmp_path):
 def test_a_loss_that_is_not_finite_stops_with_the_step_and_a_hint():
     data = make_data()
     with pytest.raises(
-        SightlineError, match=r"the loss is (nan|inf) at step \d+ \(epoch \d+, learning rate 1e\+3\d\); lower"
+        DivergedError, match=r"the loss is (nan|inf) at step \d+ \(epoch \d+, learning rate 1e\+3\d\); lower"
     ) as caught:
         fit(make_model(data), data, epochs=5, batch_size=16, schedule=constant(1e38), **QUIET)
     assert "find-lr" in str(caught.value)
@@ -203,8 +215,8 @@ def test_best_and_early_stopping_watch_the_validation_split_alone(monkeypatch):
     losses = iter([3.0, 1.0, 2.0, 2.5, 2.6, 0.1])
     seen = []
 
-    def measure(self, model, precision):
-        seen.append(weights(model))
+    def evaluate(self):
+        seen.append(weights(self.model))
         return {
             "validation_loss": next(losses),
             "validation_accuracy": 0.5,
@@ -212,7 +224,7 @@ def test_best_and_early_stopping_watch_the_validation_split_alone(monkeypatch):
             "test_accuracy": 1,
         }
 
-    monkeypatch.setattr("sightline.training.trainer.Monitor.measure", measure)
+    monkeypatch.setattr(Trainer, "_evaluate", evaluate)
     model = make_model(data)
     history = fit(
         model,
@@ -220,8 +232,7 @@ def test_best_and_early_stopping_watch_the_validation_split_alone(monkeypatch):
         epochs=6,
         batch_size=16,
         validation=0.2,
-        keep="best",
-        patience=3,
+        callbacks=[KeepBest(), EarlyStopping(3)],
         schedule=constant(0.1),
         **QUIET,
     )
@@ -233,13 +244,13 @@ def test_best_and_early_stopping_watch_the_validation_split_alone(monkeypatch):
 def test_the_validation_split_is_not_trained_on(monkeypatch):
     data = make_data(60)
     trained = []
-    original = Loop._step
+    original = Trainer._step
 
     def spy(self, images, labels):
         trained.append(len(labels))
         return original(self, images, labels)
 
-    monkeypatch.setattr(Loop, "_step", spy)
+    monkeypatch.setattr(Trainer, "_step", spy)
     history = fit(make_model(data), data, epochs=1, batch_size=16, validation=0.25, **QUIET)
     assert sum(trained) == 45
     assert {"validation_loss", "validation_accuracy"} <= set(history.epochs[0])
@@ -247,9 +258,9 @@ def test_the_validation_split_is_not_trained_on(monkeypatch):
 
 def test_choosing_without_a_validation_split_is_an_error():
     data = make_data()
-    for choice in ({"keep": "best"}, {"patience": 2}):
-        with pytest.raises(SightlineError, match="choose by a validation split, and validation is 0"):
-            fit(make_model(data), data, **choice, **QUIET)
+    for choice in (KeepBest(), EarlyStopping(2)):
+        with pytest.raises(InputError, match="chooses by a validation split, and validation is 0"):
+            fit(make_model(data), data, callbacks=[choice], **QUIET)
 
 
 def test_plateau_lowers_the_rate_by_the_losses_of_the_run():
@@ -264,7 +275,7 @@ def test_l1_adds_its_gradient():
     rate, factor = 0.1, 0.01
     model, plain = make_model(data), make_model(data)
     batches = {"epochs": 1, "batch_size": 16, "optimizer": sgd(momentum=0), "schedule": constant(rate)}
-    fit(model, data, **batches, l1=factor, **QUIET)
+    fit(model, data, **batches, objective=Objective(l1=factor), **QUIET)
     before = weights(plain)
     fit(plain, data, **batches, **QUIET)
     for name in ("1.weight", "7.weight"):
@@ -323,10 +334,53 @@ def test_bfloat16_trains_with_float32_weights():
     data = make_data(90)
     model = make_model(data)
     history = fit(
-        model, data, epochs=3, batch_size=16, schedule=constant(0.2), **{**QUIET, "precision": "bfloat16"}
+        model,
+        data,
+        epochs=3,
+        batch_size=16,
+        schedule=constant(0.2),
+        **{**QUIET, "execution": Execution("bfloat16")},
     )
     assert {p.dtype for p in model.parameters()} == {torch.float32}
     assert history.epochs[-1]["train_loss"] < history.epochs[0]["train_loss"]
+
+
+def test_a_loss_of_ones_own_is_what_is_minimised():
+    data = make_data()
+    options = {"epochs": 2, "batch_size": 16, "schedule": constant(0.1), **QUIET}
+    smoothed, own = make_model(data), make_model(data)
+    expected = fit(smoothed, data, objective=Objective(label_smoothing=0.1), **options)
+    smooth = functools.partial(nn.functional.cross_entropy, label_smoothing=0.1)
+    history = fit(own, data, objective=smooth, **options)
+    assert_same(weights(own), weights(smoothed))
+    assert history.steps == expected.steps  # plain cross-entropy in both
+    with pytest.raises(InputError, match=r"label_smoothing=1, l1=0.0; use 0 <= label_smoothing < 1"):
+        Objective(label_smoothing=1)
+    with pytest.raises(InputError, match="belongs to cross-entropy"):
+        Objective(label_smoothing=0.1, loss=smooth)
+
+
+def test_epochs_are_shown_where_nobody_else_listens_to_the_log(capsys, caplog):
+    data = make_data()
+    options = {**QUIET, "epochs": 2, "batch_size": 16}
+    fit(make_model(data), data, **options)
+    assert capsys.readouterr().out == ""
+    fit(make_model(data), data, **options | {"verbose": True})
+    assert [line[:9] for line in capsys.readouterr().out.splitlines()] == ["epoch 1/2", "epoch 2/2"]
+    with caplog.at_level("INFO", "sightline"):
+        fit(make_model(data), data, **options | {"verbose": True})
+    assert capsys.readouterr().out == ""
+    assert [line[:9] for line in caplog.messages] == ["epoch 1/2", "epoch 2/2"]
+
+
+def test_a_checkpoint_of_the_format_before_is_refused_in_one_sentence(tmp_path):
+    data, path = make_data(), tmp_path / "checkpoint.pt"
+    torch.save({"model": make_model(data).state_dict(), "average": None, "dynamics": {}}, path)
+    with pytest.raises(DamagedFileError, match=r"was written by sightline 0\.1, whose checkpoints version"):
+        fit(make_model(data), data, callbacks=[Checkpoint(path, resume=True)], **QUIET)
+    torch.save({"schema": 3, "version": "9.8"}, path)
+    with pytest.raises(DamagedFileError, match=r"was written by sightline 9\.8, whose checkpoints version"):
+        load_checkpoint(path)
 
 
 def test_a_checkpoint_opens_without_running_code(tmp_path):

@@ -4,15 +4,38 @@ from __future__ import annotations
 
 from math import ceil
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
-from training_cases import AUGMENTATION, QUIET, Killed, assert_same, die_after, make_data, make_model, state
+from training_cases import (
+    AUGMENTATION,
+    QUIET,
+    DieAfter,
+    Killed,
+    assert_same,
+    at_every_step,
+    make_data,
+    make_model,
+    state,
+)
 
 from sightline.data import ResidentBatches
-from sightline.errors import SightlineError
+from sightline.errors import DamagedFileError, InputError, InputTypeError, SightlineError
 from sightline.predictions import predict
-from sightline.training import constant, ema, fit, load_recipe, lookahead, sgd, triangle
+from sightline.training import (
+    EMA,
+    Callback,
+    Freeze,
+    KeepBest,
+    Lookahead,
+    Objective,
+    constant,
+    fit,
+    load_recipe,
+    sgd,
+    triangle,
+)
 
 
 def published_training(model, batches, *, lr_per_1024, decay_per_1024, epochs, batch_size) -> None:
@@ -75,8 +98,8 @@ def test_the_recipe_equals_the_published_training_on_the_summed_loss():
     model, plain = make_model(data), make_model(data)
     fit(
         model, data, epochs=epochs, batch_size=batch, seed=3, augmentation=AUGMENTATION,
-        optimizer=sgd(**optimizer), schedule=triangle(**schedule), average=recipe.make_average(),
-        label_smoothing=recipe.training.label_smoothing, freeze=recipe.training.freeze, **QUIET,
+        optimizer=sgd(**optimizer), schedule=triangle(**schedule), callbacks=recipe.make_callbacks(),
+        objective=Objective(recipe.training.label_smoothing), **QUIET,
     )  # fmt: skip
     batches = ResidentBatches(
         data.train, batch_size=batch, augmentation=AUGMENTATION, fill=data.mean.tolist(), seed=3
@@ -96,12 +119,12 @@ def test_the_published_96_percent_settings_are_converted_alike():
     assert recipe.optimizer["weight_decay"] == pytest.approx(0.012 / 9.0, rel=1e-2)
 
 
-@pytest.mark.parametrize("make", [ema(decay=0.6), lookahead(every=2, decay=0.9, power=1)])
-def test_an_average_equals_its_formula(make):
+@pytest.mark.parametrize("average", [EMA(decay=0.6), Lookahead(every=2, decay=0.9, power=1)])
+def test_an_average_equals_its_formula(average):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))
-    returns = make(model)._returns
-    average = make(model)
+    returns = isinstance(average, Lookahead)
+    average.start(model)
     slow, steps = state(model), 7
     for step in range(1, steps + 1):
         with torch.no_grad():
@@ -139,7 +162,7 @@ def test_the_test_figures_and_the_kept_weights_are_those_of_the_average():
     options = {"epochs": 2, "batch_size": 12, "schedule": constant(0.05), **QUIET}
     plain, model = make_model(data), make_model(data)
     without = fit(plain, data, **options)
-    history = fit(model, data, average=ema(decay=0.9), **options)
+    history = fit(model, data, callbacks=[EMA(decay=0.9)], **options)
     # Trained alike, measured apart: an average never touches the training.
     assert [row["loss"] for row in history.steps] == [row["loss"] for row in without.steps]
     assert history.epochs[-1]["test_loss"] != without.epochs[-1]["test_loss"]
@@ -147,39 +170,40 @@ def test_the_test_figures_and_the_kept_weights_are_those_of_the_average():
     assert not torch.equal(model.fc.weight, plain.fc.weight)
 
 
-@pytest.mark.parametrize("average", [ema(decay=0.9), lookahead(every=3)])
+@pytest.mark.parametrize("average", [EMA(decay=0.9), Lookahead(every=3)])
 @pytest.mark.parametrize("killed_after", [2, 4, 10])
 def test_a_killed_run_resumes_its_average_bit_for_bit(tmp_path, average, killed_after):
     data = make_data()
     options = {
         "epochs": 3, "batch_size": 12, "schedule": constant(0.05), "augmentation": AUGMENTATION,
-        "average": average, "freeze": {"whitening.bias": 1}, "validation": 0.2, "keep": "best", **QUIET,
+        "validation": 0.2, **QUIET,
     }  # fmt: skip
+    callbacks = [KeepBest(), average, Freeze({"whitening.bias": 1})]
     whole = make_model(data)
-    expected = fit(whole, data, **options)
-    every = {"checkpoint": tmp_path / "checkpoint.pt", "checkpoint_seconds": 0.0}
+    expected = fit(whole, data, **options, callbacks=callbacks)
+    dying = [at_every_step(tmp_path), DieAfter(killed_after)]
     with pytest.raises(Killed):
-        fit(make_model(data), data, **options, **every, on_step=die_after(killed_after))
-    resumed = make_model(data)
-    history = fit(resumed, data, **options, **every, resume=True)
+        fit(make_model(data), data, **options, callbacks=[*callbacks, *dying])
+    resumed, going_on = make_model(data), at_every_step(tmp_path, resume=True)
+    history = fit(resumed, data, **options, callbacks=[*callbacks, going_on])
     assert_same(state(resumed), state(whole))
     assert history.steps == expected.steps
     with pytest.raises(SightlineError, match="belongs to another recipe"):
-        fit(make_model(data), data, **{**options, "average": _other(average)}, **every, resume=True)
-
-
-def _other(average):
-    return lambda model: ema()(nn.Linear(2, 2))
+        fit(make_model(data), data, **options, callbacks=[KeepBest(), going_on])
 
 
 def test_a_layer_trains_for_its_epochs_and_no_longer():
     data = make_data()
     model = make_model(data)
     seen = []
+
+    class Seen(Callback):
+        def on_epoch_end(self, trainer):
+            seen.append(state(trainer.model))
+
     fit(
-        model, data, epochs=3, batch_size=12, freeze={"whitening.bias": 2, "block1": 1},
-        optimizer=sgd(weight_decay=0.1, momentum=0.9), schedule=constant(0.05),
-        **{**QUIET, "on_epoch": lambda history, epochs: seen.append(state(model))},
+        model, data, epochs=3, batch_size=12, callbacks=[Freeze({"whitening.bias": 2, "block1": 1}), Seen()],
+        optimizer=sgd(weight_decay=0.1, momentum=0.9), schedule=constant(0.05), **QUIET,
     )  # fmt: skip
     first, second, third = seen
     assert torch.equal(first["block1.conv2.weight"], third["block1.conv2.weight"])
@@ -198,6 +222,98 @@ def test_freezing_what_is_not_there_is_one_line():
         SightlineError,
         match=r"nothing that trains is called 'whitning.bias' in this SpeedNet; did you mean 'whi",
     ):
-        fit(make_model(data), data, freeze={"whitning.bias": 3}, **QUIET)
+        fit(make_model(data), data, callbacks=[Freeze({"whitning.bias": 3})], **QUIET)
     with pytest.raises(SightlineError, match=r"nothing that trains is called 'normalize'"):
-        fit(make_model(data), data, freeze={"normalize": 3}, **QUIET)
+        fit(make_model(data), data, callbacks=[Freeze({"normalize": 3})], **QUIET)
+
+
+class Moments(Callback):
+    """Notes what it is called at, and how many steps it has seen, as a callback of a user would."""
+
+    def on_train_begin(self, trainer):
+        self.seen, self.total = ["train begin"], torch.zeros(())
+
+    def on_epoch_begin(self, trainer):
+        self.seen.append(f"epoch {trainer.epoch} begin")
+
+    def on_step_end(self, trainer):
+        assert trainer.logits.shape == (len(trainer.batch.labels), 3)
+        assert trainer.images == len(trainer.batch.images)
+        self.seen.append(f"step {trainer.progress.step}")
+        self.total += trainer.loss
+        # A callback may change the weights, by what it remembers and by chance.
+        with torch.no_grad():
+            trainer.model.fc.weight += 1e-3 * self.total * torch.rand(())
+
+    def on_epoch_end(self, trainer):
+        self.seen.append(f"epoch {trainer.history.epochs[-1]['epoch']} end")
+
+    def on_train_end(self, trainer):
+        self.seen.append("train end")
+
+    def state_dict(self):
+        return {"seen": self.seen, "total": self.total}
+
+    def load_state_dict(self, state):
+        self.seen, self.total = state["seen"], state["total"]
+
+
+@pytest.mark.parametrize("killed_after", [1, 4, 6])
+def test_a_callback_of_ones_own_is_called_in_order_and_resumed_bit_for_bit(tmp_path, killed_after):
+    data = make_data()
+    options = {"epochs": 2, "batch_size": 12, "schedule": constant(0.05), **QUIET}
+    whole, expected = make_model(data), Moments()
+    fit(whole, data, **options, callbacks=[expected, EMA(decay=0.9)])
+    steps = [[f"step {4 * epoch + i}" for i in range(4)] for epoch in (0, 1)]
+    assert expected.seen == [
+        "train begin", "epoch 0 begin", *steps[0], "epoch 1 end",
+        "epoch 1 begin", *steps[1], "epoch 2 end", "train end",
+    ]  # fmt: skip
+    dying = [Moments(), EMA(decay=0.9), at_every_step(tmp_path), DieAfter(killed_after)]
+    with pytest.raises(Killed):
+        fit(make_model(data), data, **options, callbacks=dying)
+    resumed, moments = make_model(data), Moments()
+    going_on = [moments, EMA(decay=0.9), at_every_step(tmp_path, resume=True)]
+    fit(resumed, data, **options, callbacks=going_on)
+    assert_same(state(resumed), state(whole))
+    assert moments.seen == expected.seen
+    assert torch.equal(moments.total, expected.total)
+    with pytest.raises(DamagedFileError, match=r"belongs to another recipe .*state of a callback Moments"):
+        fit(make_model(data), data, **options, callbacks=going_on[1:])
+
+
+def test_the_best_weights_are_those_of_the_average_in_whatever_order_both_are_named():
+    data = make_data()
+    options = {"epochs": 3, "batch_size": 12, "schedule": constant(0.3), "validation": 0.25, **QUIET}
+    first, second = make_model(data), make_model(data)
+    history = fit(first, data, **options, callbacks=[KeepBest(), EMA(decay=0.9)])
+    fit(second, data, **options, callbacks=[EMA(decay=0.9), KeepBest()])
+    assert_same(state(first), state(second))
+    best = min(history.epochs, key=lambda row: row["validation_loss"])
+    assert history.kept == best["epoch"]
+    assert predict(first, data.test).loss.mean() == pytest.approx(best["test_loss"], rel=1e-5)
+
+
+def test_what_does_not_serve_as_a_callback_is_one_line(tmp_path):
+    data = make_data()
+    with pytest.raises(InputTypeError, match="is a str; it has to be an object whose class extends"):
+        fit(make_model(data), data, callbacks=["ema"], **QUIET)
+    with pytest.raises(InputError, match="EMA and Lookahead both average the weights; use one of them"):
+        fit(make_model(data), data, callbacks=[EMA(), Lookahead()], **QUIET)
+
+    class Counts(Callback):
+        def state_dict(self):
+            return {"counts": [np.zeros(2)]}
+
+    with pytest.raises(
+        InputTypeError, match=r"the state of callback .*Counts holds a ndarray; a checkpoint keeps"
+    ):
+        fit(make_model(data), data, callbacks=[Counts(), at_every_step(tmp_path)], **QUIET)
+
+
+def test_layers_train_again_after_a_failure():
+    data = make_data()
+    model = make_model(data)
+    with pytest.raises(Killed):
+        fit(model, data, epochs=2, batch_size=12, callbacks=[Freeze({"block1": 0}), DieAfter(1)], **QUIET)
+    assert model.block1.conv1.weight.requires_grad
