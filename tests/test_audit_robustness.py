@@ -235,7 +235,7 @@ def test_the_table_equals_plain_counting():
         - (1 - clean[i])
         for i in range(200)
     ]
-    half = 1.96 * np.std(differences, ddof=1) / math.sqrt(200)
+    half = 1.959964 * np.std(differences, ddof=1) / math.sqrt(200)
     assert found.increase_interval == pytest.approx((found.increase - half, found.increase + half))
 
 

@@ -12,7 +12,6 @@ from sightline.faithfulness import (
     Measurement,
     average_drop,
     average_increase,
-    bootstrap_interval,
     class_probability,
     energy_in_mask,
     heat_in_masks,
@@ -166,26 +165,6 @@ def test_ssim_equals_a_loop_over_windows():
                 values.append(light * (2 * both[0, 1] + 9e-4) / (both[0, 0] + both[1, 1] + 9e-4))
         assert found[image] == pytest.approx(np.mean(values))
     assert ssim(a, 3 * a) == pytest.approx([1, 1])
-
-
-@pytest.mark.parametrize("count", [10, 20, 100])
-def test_the_interval_covers_the_truth_as_often_as_it_says(count):
-    rng = np.random.default_rng(count)
-    low, high = bootstrap_interval(rng.normal(0.3, 1, size=(count, 3000)), resamples=1000)
-    covered = ((low <= 0.3) & (high >= 0.3)).mean()
-    assert 0.93 < covered < 0.97
-
-
-def test_the_interval_is_paired_seeded_and_says_nothing_of_a_single_image():
-    rng = np.random.default_rng(0)
-    hard = rng.normal(0, 10, size=200)  # images differ much more than methods do
-    low, high = bootstrap_interval((hard + 1 + rng.normal(0, 0.1, 200)) - hard)
-    assert 0.97 < low < 1 < high < 1.03
-    again = bootstrap_interval(hard), bootstrap_interval(hard), bootstrap_interval(hard, seed=1)
-    assert again[0] == again[1] != again[2]
-    assert bootstrap_interval(np.array([3.0])) == (-np.inf, np.inf)
-    with pytest.raises(SightlineError, match="there are no values to take an interval of"):
-        bootstrap_interval(np.array([]))
 
 
 def test_a_measurement_reads_as_a_line():

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sightline.errors import InputError
+
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
@@ -102,3 +104,51 @@ def holm(p_values: ArrayLike) -> np.ndarray:
     corrected = np.empty(len(order))
     corrected[order] = np.minimum(stepped, 1)
     return corrected
+
+
+def bootstrap_interval(
+    values: ArrayLike, *, confidence: float = 0.95, resamples: int = 2000, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the bootstrap interval of the mean of `values` over their first axis.
+
+    The expanded percentile interval of Hesterberg (2015), "What teachers should know about the bootstrap",
+    section 4.2: the plain one is too narrow for few values, by the factor that separates Student's t from
+    the normal.
+
+    Args:
+        values: (B, ...), one per image; the differences of two measures on the same images give the paired
+            interval. All columns share the resamples.
+        confidence: How often the interval covers the true mean.
+        resamples: How many samples of B are drawn.
+        seed: Of the draws.
+
+    Returns:
+        The lows and the highs, (...) each. With a single value nothing is known of the spread: -inf and inf.
+
+    Raises:
+        InputError: There are no values.
+
+    >>> low, high = bootstrap_interval(np.arange(20.0))
+    >>> bool(low < 9.5 < high)
+    True
+    """
+    values = np.asarray(values, dtype=np.float64)
+    if not len(values):
+        raise InputError("there are no values to take an interval of; measure at least one image")
+    if len(values) == 1:
+        return np.full(values.shape[1:], -np.inf), np.full(values.shape[1:], np.inf)
+    count = len(values)
+    # How often each value is drawn, instead of a copy of the values per resample.
+    draws = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=resamples)
+    means = np.tensordot(draws / count, values, axes=1)  # (resamples, ...)
+    tail = _expanded_tail(count, confidence)
+    low, high = np.quantile(means, [tail, 1 - tail], axis=0)
+    return low, high
+
+
+def _expanded_tail(count: int, confidence: float) -> float:
+    """Return the share of resamples to leave out at each end: at 95 %, less than 2.5 % for few values."""
+    from scipy import stats  # late: it costs half a second, and intervals of shares do without
+
+    t = stats.t.ppf(0.5 + confidence / 2, count - 1)
+    return float(stats.norm.cdf(-t * (count / (count - 1)) ** 0.5))

@@ -26,7 +26,6 @@ from .masking import average_drop as average_drop
 from .masking import average_increase as average_increase
 from .masking import infidelity as infidelity
 from .measurement import Measurement as Measurement
-from .measurement import bootstrap_interval as bootstrap_interval
 from .measurement import class_logit as class_logit
 from .measurement import class_probability as class_probability
 from .sanity_checks import randomization as randomization
@@ -43,7 +42,6 @@ __all__ = [
     "average_drop",
     "average_increase",
     "blur",
-    "bootstrap_interval",
     "class_logit",
     "class_probability",
     "compare_methods",

@@ -34,13 +34,13 @@ from sightline.faithfulness.measurement import (
     Measurement,
     Score,
     as_classes,
-    bootstrap_interval,
     check_images,
     class_probability,
     logits_of,
     name_of,
 )
 from sightline.models.device import device_of
+from sightline.stats import bootstrap_interval
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ What may be passed to a measure: each check says what came, what fits and what t
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -20,6 +19,7 @@ from torch import nn
 
 from sightline.errors import SightlineError
 from sightline.models.device import device_of, evaluating
+from sightline.stats import bootstrap_interval
 
 Maps = np.ndarray | torch.Tensor
 Classes = int | Sequence[int] | np.ndarray | torch.Tensor
@@ -169,9 +169,6 @@ def score_variants(score: Score, vary: Vary, *, images: int, steps: int, batch_s
     return values.reshape(images, steps)
 
 
-LEVEL = 0.95
-
-
 @dataclass(frozen=True, eq=False)
 class Measurement:
     """One number per image, and what it was got with.
@@ -213,40 +210,3 @@ class Measurement:
             f"{self.measure} {self.mean:.3f} [{low:.3f}, {high:.3f}], n {self.n}{fill}{chance}; "
             f"{better} is better"
         )
-
-
-def bootstrap_interval(
-    values: np.ndarray, *, resamples: int = 2000, seed: int = 0
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the ends of the 95 % bootstrap interval of the mean of `values` (B, ...) over its first axis.
-
-    Pass the differences of two measures on the same images to get the paired interval. All columns
-    share the resamples. The expanded percentile interval of Hesterberg (2015, section 4.2): the
-    plain one is too narrow for few images by the factor that separates Student's t from the normal.
-    With a single image nothing is known of the spread: the interval is (-inf, inf).
-
-    >>> low, high = bootstrap_interval(np.arange(20.0))
-    >>> bool(low < 9.5 < high)
-    True
-    """
-    values = np.asarray(values, dtype=np.float64)
-    if not len(values):
-        raise SightlineError("there are no values to take an interval of; measure at least one image")
-    if len(values) == 1:
-        return np.full(values.shape[1:], -np.inf), np.full(values.shape[1:], np.inf)
-    count = len(values)
-    # How often each image is drawn, instead of a copy of the values per resample.
-    draws = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=resamples)
-    means = np.tensordot(draws / count, values, axes=1)  # (resamples, ...)
-    tail = _expanded_tail(count)
-    low, high = np.quantile(means, [tail, 1 - tail], axis=0)
-    return low, high
-
-
-def _expanded_tail(count: int) -> float:
-    """Return the share of resamples to leave out at each end: less than 2.5 % for few images."""
-    normal = statistics.NormalDist()
-    z, free = normal.inv_cdf((1 + LEVEL) / 2), count - 1
-    # Student's quantile by Cornish and Fisher's expansion, within 1 % from five images on.
-    t = z + (z**3 + z) / (4 * free) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * free**2)
-    return normal.cdf(-t * (count / free) ** 0.5)

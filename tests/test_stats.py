@@ -1,0 +1,39 @@
+"""Intervals of means: how often they cover the truth, and what they say of few values."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from sightline.errors import InputError
+from sightline.stats import bootstrap_interval
+
+
+@pytest.mark.parametrize("count", [10, 20, 100])
+def test_the_interval_covers_the_truth_as_often_as_it_says(count):
+    rng = np.random.default_rng(count)
+    low, high = bootstrap_interval(rng.normal(0.3, 1, size=(count, 3000)), resamples=1000)
+    covered = ((low <= 0.3) & (high >= 0.3)).mean()
+    assert 0.93 < covered < 0.97
+
+
+def test_the_interval_is_paired_seeded_and_says_nothing_of_a_single_image():
+    rng = np.random.default_rng(0)
+    hard = rng.normal(0, 10, size=200)  # images differ much more than methods do
+    low, high = bootstrap_interval((hard + 1 + rng.normal(0, 0.1, 200)) - hard)
+    assert 0.97 < low < 1 < high < 1.03
+    again = bootstrap_interval(hard), bootstrap_interval(hard), bootstrap_interval(hard, seed=1)
+    assert again[0] == again[1] != again[2]
+    assert bootstrap_interval(np.array([3.0])) == (-np.inf, np.inf)
+    with pytest.raises(InputError, match="there are no values to take an interval of"):
+        bootstrap_interval(np.array([]))
+
+
+def test_few_values_get_the_width_that_students_t_asks_for():
+    values = np.random.default_rng(1).normal(size=5)
+    low, high = bootstrap_interval(values, resamples=50_000)
+    plain = np.quantile(np.random.default_rng(2).choice(values, (50_000, 5)).mean(1), [0.025, 0.975])
+    # Share left out at each end for n = 5: the normal tail beyond 2.7764 * sqrt(5 / 4), 2.7764 being t of 4.
+    wide = np.quantile(np.random.default_rng(2).choice(values, (50_000, 5)).mean(1), [0.000954, 1 - 0.000954])
+    assert high - low > 1.3 * (plain[1] - plain[0])
+    assert (low, high) == pytest.approx(tuple(wide), abs=0.05)
