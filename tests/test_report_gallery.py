@@ -1,646 +1,160 @@
-"""The interactive report in a real browser: a click, a key or an address shows what the tables hold."""
+"""What the page carries: pictures, numbers and maps as they went in."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import shutil
+import base64
+import io
 
 import numpy as np
 import pandas as pd
 import pytest
-from report_audit_fixture import photo_like, write_audit
-from report_fixture import predictions_of, write_run
+from PIL import Image
+from report_audit_fixture import add_audit, photo_like
+from report_fixture import write_run
 
-from sightline.attribution import display
-from sightline.predictions.table import read_predictions
-from sightline.report import load_report_data, render_page, write_comparison, write_report
+from sightline.audit.result import Cause, DifficultyKind, SplitName
+from sightline.report import gallery, read_run
+from sightline.report.gallery import Columns, add_maps, blank_sprites, make_sprites, tile_picture
 
-pytestmark = pytest.mark.browser
-
-HOSTILE = (
-    "<script>document.title = 'broken'</script>",
-    "\"quotes\" & 'others'",
-    "שלום\u202e",
-    "<img src=x onerror=alert(1)>",
-    "x" * 10_000,
-)
+NUMPY = {"u8": "u1", "u16": "<u2", "u32": "<u4", "i8": "i1", "i16": "<i2", "i32": "<i4", "f32": "<f4"}
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    folder = write_run(tmp_path_factory.mktemp("runs") / "demo", predictions=predictions_of(n=300))
-    write_report(write_audit(folder))
-    return folder
+def folder(tmp_path_factory):
+    return add_audit(write_run(tmp_path_factory.mktemp("runs") / "run"))
 
 
-@pytest.fixture(scope="module")
-def table(run):
-    return pd.read_parquet(run / "audit_test.parquet")
-
-
-class Visit:
-    """A page, what it asked for and what it complained about."""
-
-    def __init__(self, browser, address: str, *, width: int = 1280, scheme: str = "light") -> None:
-        self.context = browser.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme)
-        self.page = self.context.new_page()
-        self.page.set_default_timeout(15_000)
-        self.asked: list[str] = []
-        self.said: list[str] = []
-        self.page.on("request", lambda request: self.asked.append(request.url))
-        self.page.on("console", lambda message: self.said.append(message.text))
-        self.page.on("pageerror", lambda error: self.said.append(str(error)))
-        self.go(address)
-
-    def go(self, address: str) -> None:
-        self.page.goto("about:blank")
-        self.page.goto(address)
-        self.page.wait_for_selector("html[data-ready]")
-        self.address = address
-
-    def outside(self) -> list[str]:
-        own = ("data:", "blob:", "about:", self.address.split("#")[0])
-        return [url for url in self.asked if not url.startswith(own)]
-
-    def shown(self) -> list[int]:
-        """The indices of the tiles in the page, from the first row on."""
-        return self.page.evaluate("[...document.querySelectorAll('.tile')].map(t => +t.dataset.index)")
-
-    def text(self, place: str, start: str) -> None:
-        """Wait until the text at `place` begins so. The page's policy lets no test evaluate a string."""
-        self.page.wait_for_selector(f'{place}:text-matches("^{start}")')
-
-    def count(self) -> int:
-        return int(self.page.inner_text("#count").split()[0].replace(",", ""))
-
-
-@pytest.fixture
-def visit(browser, run):
-    visits = []
-
-    def open_at(hash: str = "", **options) -> Visit:
-        address = options.pop("address", (run / "report.html").as_uri())
-        visits.append(Visit(browser, address + hash, **options))
-        return visits[-1]
-
-    yield open_at
-    for one in visits:
-        assert one.outside() == []
-        assert one.said == []
-        one.context.close()
-
-
-def expected(table: pd.DataFrame, chosen: pd.Series, by: str = "loss", ascending: bool = False) -> list[int]:
-    return table[chosen].sort_values(by, ascending=ascending, kind="stable").index.tolist()
-
-
-def test_filters_and_sorts_show_the_rows_of_the_table(visit, table, run):
-    here = visit()
-    wrong = table["label"] != table["predicted"]
-    everything = expected(table, wrong | True)
-    assert here.count() == 300
-    assert here.shown() == everything[: len(here.shown())]
-    page = here.page
-    for control, value, chosen in (
-        ("#f-true", "2", table["label"] == 2),
-        ("#f-pred", "1", table["predicted"] == 1),
-        ("#f-is", "wrong", wrong),
-        ("#f-is", "right", ~wrong),
-        ("#f-kind", "easy but wrong", table["difficulty"] == "easy but wrong"),
-        ("#f-cause", "shortcut", table["cause"] == "shortcut"),
-        ("#f-slice", "1", table["slice"] == 1),
-    ):
-        page.select_option(control, value)
-        assert here.count() == int(chosen.sum()), control
-        assert here.shown() == expected(table, chosen)[: len(here.shown())]
-        page.click("#clear")
-    page.fill("#f-low", "40")
-    page.fill("#f-high", "60")
-    assert here.count() == int(((table["confidence"] >= 0.4) & (table["confidence"] < 0.6)).sum())
-    page.click("#clear")
-    for by, ascending in (("margin", True), ("ambiguity", False), ("suspicion", False), ("index", True)):
-        page.select_option("#f-sort", by)
-        assert here.shown() == expected(table, wrong | True, by, ascending)[: len(here.shown())]
-    page.check("#f-flip")
-    assert here.shown()[0] == 299
-
-
-def test_search_finds_class_names_and_numbers(visit, table):
-    here = visit()
-    here.page.fill("#f-q", "AIRPL")
-    assert here.count() == int(((table["label"] == 0) | (table["predicted"] == 0)).sum())
-    here.page.fill("#f-q", "#217")
-    assert here.shown() == [217]
-
-
-def test_only_rows_in_sight_are_in_the_page_and_scrolling_brings_the_others(visit, table):
-    here = visit("#sort=index")
-    assert 0 < len(here.shown()) < 100
-    here.page.evaluate("document.querySelector('#grid').scrollTop = 1e6")
-    here.page.wait_for_selector(".tile[data-index='299']")
-    assert len(here.shown()) < 100
-    assert here.shown() == sorted(here.shown())
-
-
-def test_a_tile_shows_the_picture_of_its_own_index(visit, run):
-    here = visit("#sort=index")
-    with np.load(run / "audit.npz") as arrays:
-        pictures = arrays["thumbnails"]
-    for index in (0, 17, 299):
-        here.page.evaluate(f"location.hash = '#img={index}'")
-        here.page.wait_for_selector(f"#viewer[open] >> text=Test image {index}")
-        mean = here.page.evaluate(
-            """async () => {
-              const style = document.querySelector('#d-image').style;
-              const image = new Image();
-              image.src = style.backgroundImage.slice(5, -2);
-              await image.decode();
-              const drawn = parseFloat(style.width), scale = image.width / parseFloat(style.backgroundSize);
-              const [x, y] = style.backgroundPosition.split(' ').map(v => -parseFloat(v) * scale);
-              const canvas = new OffscreenCanvas(drawn * scale, drawn * scale), pen = canvas.getContext('2d');
-              pen.drawImage(image, -x, -y);
-              const { data } = pen.getImageData(0, 0, canvas.width, canvas.height);
-              const sums = [0, 0, 0];
-              for (let k = 0; k < data.length; k++) if (k % 4 < 3) sums[k % 4] += data[k];
-              return sums.map(s => s / (data.length / 4));
-            }"""
-        )
-        assert mean == pytest.approx(pictures[index].mean(axis=(0, 1)), abs=6)
-
-
-def test_a_cell_of_the_matrix_leads_to_its_images(visit, table):
-    here = visit()
-    cell = here.page.locator(".matrix td:not(.diagonal) a").first
-    number = int(cell.inner_text())
-    cell.click()
-    here.text("#count", f"{number} of")
-    true, guess = here.page.input_value("#f-true"), here.page.input_value("#f-pred")
-    chosen = (table["label"] == int(true)) & (table["predicted"] == int(guess))
-    assert chosen.sum() == number
-    assert here.shown() == expected(table, chosen)
-    here.page.go_back()
-    assert here.page.evaluate("location.hash") == ""
-
-
-def test_an_address_restores_a_view_and_back_and_forward_follow(visit, table):
-    here = visit("#true=cat&pred=bird&sort=margin&order=reversed")
-    chosen = (table["label"] == 3) & (table["predicted"] == 2)
-    assert here.shown() == expected(table, chosen, "margin")
-    index = here.shown()[0]
-    here.page.click(".tile")
-    here.page.wait_for_selector("#viewer[open]")
-    hash = f"#true=cat&pred=bird&sort=margin&order=reversed&img={index}"
-    assert here.page.evaluate("location.hash") == hash
-    here.page.go_back()
-    here.page.wait_for_selector("#viewer", state="hidden")
-    here.page.go_forward()
-    here.page.wait_for_selector("#viewer[open]")
-    again = visit(hash)
-    assert again.page.inner_text("#d-title") == f"Test image {index}"
-    nonsense = visit("#true=nobody&sort=constructor&img=99999&slice=-1&conf=9-x")
-    assert nonsense.count() == 300
-    assert not nonsense.page.is_visible("#viewer")
-
-
-def test_keys_alone_move_open_look_decide_and_close(visit, table):
-    here = visit()
-    keys, order = here.page.keyboard, expected(table, table["label"] >= 0)
-    keys.press("j")
-    keys.press("j")
-    keys.press("k")
-    keys.press("ArrowRight")
-    active = "document.querySelector('#grid').getAttribute('aria-activedescendant')"
-    assert here.page.evaluate(active) == f"tile-test-{order[2]}"
-    keys.press("Enter")
-    assert here.page.inner_text("#d-title") == f"Test image {order[2]}"
-    keys.press("ArrowRight")
-    assert here.page.inner_text("#d-title") == f"Test image {order[3]}"
-    keys.press("m")
-    assert here.page.get_attribute("[data-map=true]", "aria-checked") == "true"
-    keys.press("3")
-    assert here.page.get_attribute("[data-action=drop]", "aria-pressed") == "true"
-    keys.press("Escape")
-    assert not here.page.is_visible("#viewer")
-    assert here.page.evaluate("document.activeElement.id") == "grid"
-    assert here.page.inner_text(f"#tile-test-{order[3]} .mark") == "Drop"
-    keys.press("/")
-    assert here.page.evaluate("document.activeElement.id") == "f-q"
-    keys.type("j?")
-    assert here.page.input_value("#f-q") == "j?"
-    keys.press("Escape")
-    keys.press("?")
-    assert here.page.is_visible("#help")
-
-
-FOCUSED = "document.activeElement"
-
-
-def test_the_heat_maps_are_one_group_of_radio_buttons(visit, table):
-    wrong = np.flatnonzero(table["label"] != table["predicted"])
-    here = visit(f"#img={wrong[4]}")
-    keys, page = here.page.keyboard, here.page
-    title = page.inner_text("#d-title")
-    stops = "[...document.querySelectorAll('#d-which [tabindex=\"0\"]')].map(b => b.dataset.map)"
-    checked = "[...document.querySelectorAll('#d-which [aria-checked=true]')].map(b => b.dataset.map)"
-    assert page.evaluate(stops) == page.evaluate(checked) == ["predicted"]
-    page.focus("#d-next")
-    keys.press("Tab")  # to ×
-    keys.press("Tab")
-    for key, name in (
-        *((None, "predicted"), ("ArrowRight", "true"), ("ArrowDown", "difference"), ("ArrowRight", "none")),
-        *(("ArrowLeft", "difference"), ("ArrowUp", "true"), ("Home", "none"), ("End", "difference")),
-    ):
-        if key:
-            keys.press(key)
-        assert page.evaluate(f"{FOCUSED}.dataset.map") == name
-        assert page.evaluate(stops) == page.evaluate(checked) == [name]
-    assert "rather than" in page.inner_text("#d-said")
-    page.evaluate("document.querySelector('[data-map=true]').focus()")
-    keys.press("Space")
-    assert page.evaluate(checked) == ["true"]
-    assert page.evaluate(f"{FOCUSED}.dataset.map") == "true"
-    assert page.inner_text("#d-title") == title  # no key went on to another image
-    keys.press("j")
-    assert page.inner_text("#d-title") != title
-    assert page.evaluate(f"{FOCUSED}.closest('dialog').id") == "viewer"
-
-
-def test_the_matrix_is_one_tab_stop_and_arrow_keys_lead_to_every_cell_with_images(visit, table):
-    here = visit()
-    keys, page = here.page.keyboard, here.page
-    counts = pd.crosstab(table["label"], table["predicted"]).to_numpy()
-    assert (counts > 0).all()  # so that the keys below land where they would in a full grid
-    focusable = "[...document.querySelectorAll('#confusion-matrix :is(a, button, [tabindex])')]"
-    assert page.evaluate(f"{focusable}.filter(e => e.tabIndex === 0).length") == 1
-    page.evaluate(f"{focusable}.find(e => e.tabIndex === 0).focus()")
-    where = f"(c => [c.parentElement.rowIndex - 1, c.cellIndex - 1])({FOCUSED}.closest('td'))"
-    last = len(counts) - 1
-    for key, cell in (
-        *(("ArrowRight", [0, 1]), ("ArrowDown", [1, 1]), ("ArrowLeft", [1, 0]), ("ArrowLeft", [1, 0])),
-        *(("End", [1, last]), ("ArrowUp", [0, last]), ("ArrowUp", [0, last]), ("Control+End", [last, last])),
-        *(("Home", [last, 0]), ("Control+Home", [0, 0]), ("ArrowDown", [1, 0]), ("ArrowRight", [1, 1])),
-        ("ArrowRight", [1, 2]),
-    ):
-        keys.press(key)
-        assert page.evaluate(where) == cell, key
-        assert page.evaluate(f"{focusable}.filter(e => e.tabIndex === 0).length") == 1
-    keys.press("Tab")
-    keys.press("Shift+Tab")
-    assert page.evaluate(where) == [1, 2]  # the place is kept
-    keys.press("Enter")
-    here.text("#count", f"{counts[1, 2]} of")
-    assert here.shown() == expected(table, (table["label"] == 1) & (table["predicted"] == 2))
-
-
-def test_a_matrix_of_a_hundred_classes_is_one_tab_stop(visit, tmp_path):
-    names = tuple(f"class {c}" for c in range(100))
-    folder = write_audit(write_run(tmp_path / "many", predictions=predictions_of(names, n=600)))
-    here = visit(address=write_report(folder).as_uri())
-    links = "[...document.querySelectorAll('#confusion-matrix td a')]"
-    assert here.page.evaluate(f"{links}.length") > 200
-    assert here.page.evaluate(f"{links}.filter(a => a.tabIndex === 0).length") == 1
-    # empty cells are passed over, and the last cell with images of the row is found
-    here.page.evaluate(f"{links}.find(a => a.tabIndex === 0).focus()")
-    here.page.keyboard.press("End")
-    here.page.keyboard.press("ArrowRight")
-    last = "[...document.activeElement.closest('tr').querySelectorAll('a')].at(-1) === document.activeElement"
-    assert here.page.evaluate(last)
-
-
-def test_after_a_link_into_the_gallery_its_keys_work(visit, table):
-    here = visit()
-    cell = here.page.locator(".matrix td.diagonal a").first
-    cell.click()
-    here.text("#count", f"{cell.inner_text()} of")
-    first, second = here.shown()[:2]
-    here.page.keyboard.press("Enter")
-    assert here.page.inner_text("#d-title") == f"Test image {first}"
-    here.page.keyboard.press("Escape")
-    here.page.keyboard.press("j")
-    here.page.keyboard.press("Enter")
-    assert here.page.inner_text("#d-title") == f"Test image {second}"
-    again = visit("#true=cat&pred=bird")  # an address that was sent to somebody
-    again.page.keyboard.press("Enter")
-    assert again.page.inner_text("#d-title") == f"Test image {again.shown()[0]}"
-
-
-def test_a_search_without_hits_is_answered_in_a_sentence(visit):
-    here = visit()
-    assert not here.page.is_visible("#nothing")
-    here.page.fill("#f-q", "no class is called so")
-    assert here.shown() == []
-    assert here.page.inner_text("#nothing").startswith("No test image fits this search")
-    assert here.page.is_visible("#nothing")
-    here.page.keyboard.press("Escape")  # leaves the search for the list
-    assert here.page.evaluate(f"{FOCUSED}.id") == "grid"
-    here.page.click("#clear")
-    assert not here.page.is_visible("#nothing")
-    assert here.page.evaluate(f"{FOCUSED}.id") == "grid"
-    assert here.count() == 300
-
-
-def test_decisions_that_cannot_be_read_are_answered_in_a_sentence(visit, run, tmp_path):
-    card = json.loads((run / "data.json").read_text(encoding="utf-8"))["fingerprint"]
-    head = {"format": "sightline-fixes", "version": 1, "data": card}
-    here = visit()
-    path = tmp_path / "fixes.json"
-    for content, words in (
-        (head | {"decisions": [None]}, "Decision 1 of 1 fits no image"),
-        (head | {"decisions": [{"split": "test", "index": "4", "action": "keep"}]}, "Decision 1 of 1 fits"),
-        ({"decisions": [None]}, "not a fixes.json"),
-        (head | {"decisions": []}, "0 decisions in all"),
-        ([], "not a fixes.json"),
-    ):
-        path.write_text(json.dumps(content), encoding="utf-8")
-        here.page.set_input_files("#import-file", path)
-        here.page.wait_for_selector(f"#decided-said:has-text('{words}')")
-    assert here.page.inner_text("#decided-count") == "No decisions yet"
-
-
-def test_an_open_image_says_what_the_tables_say(visit, table, run):
-    wrong = np.flatnonzero(table["label"] != table["predicted"])
-    index = int(wrong[4])
-    here = visit(f"#img={index}")
-    predictions = read_predictions(run / "predictions.parquet")
-    best = np.argsort(-predictions.probabilities[index], kind="stable")[:5]
-    rows = here.page.locator(".probable li").all_inner_texts()
-    assert [row.split("\n")[0] for row in rows] == [predictions.class_names[c] for c in best]
-    assert [float(row.split("\n")[-1].split("\u00a0")[0]) for row in rows] == pytest.approx(
-        100 * predictions.probabilities[index][best], abs=0.06
-    )
-    assert f"{table['loss'][index]:.3f}" in here.page.inner_text("#d-facts")
-    with np.load(run / "audit.npz") as arrays:
-        neighbours = arrays["neighbours"][arrays["neighbour_rows"].tolist().index(index)]
-    near = here.page.evaluate(
-        "[...document.querySelectorAll('#d-near .row:last-child a')].map(a => +a.dataset.index)"
-    )
-    assert near == neighbours.tolist()
-    here.page.click("#d-near .row:last-child a >> nth=0")
-    here.page.wait_for_selector(f"#viewer[open] >> text=Training image {neighbours[0]}")
-    assert here.page.locator("#d-curve circle").count() == 9
-
-
-def test_heat_in_the_page_is_the_packages_own(visit, table, run):
-    with np.load(run / "audit.npz") as arrays:
-        predicted, true = arrays["maps_predicted"].astype(float), arrays["maps_true"].astype(float)
-    wrong = np.flatnonzero(table["label"] != table["predicted"])
-    index = int(wrong[3])
-    here = visit(f"#img={index}")
-    here.page.evaluate(
-        "o => { o.value = 100; o.dispatchEvent(new Event('input')); }", here.page.query_selector("#d-opacity")
-    )
-    for which, raw in (("predicted", predicted), ("true", true), ("difference", predicted - true)):
-        here.page.click(f"[data-map={which}]")
-        alpha = here.page.evaluate(
-            """() => { const heat = document.querySelector('#d-heat');
-            const c = new OffscreenCanvas(heat.width, heat.height);
-            c.getContext('2d').drawImage(heat, 0, 0);
-            const { data } = c.getContext('2d').getImageData(0, 0, c.width, c.height);
-            return [...data].filter((_, k) => k % 4 === 3) }"""
-        )
-        heat = display.heatmap(raw[index : index + 1], (192, 192))[0]
-        # a byte for the grid's values and one for the opacity: an error of about 1/127 and 1/255
-        np.testing.assert_allclose(np.reshape(alpha, (192, 192)) / 255, heat, atol=0.02)
-
-
-@pytest.mark.parametrize(("place", "words"), [(0, "Nothing here speaks"), (1, "not finite")])
-def test_a_map_that_cannot_be_drawn_is_words(visit, table, place, words):
-    index = int(np.flatnonzero(table["label"] != table["predicted"])[place])
-    here = visit(f"#img={index}")
-    assert words in here.page.inner_text("#d-said")
-    assert not here.page.is_visible("#d-heat")
-
-
-def test_decisions_travel_out_and_back_as_the_file_says(visit, run, table, tmp_path):
-    here = visit("#sort=index")
-    page = here.page
-    page.click("#tile-test-4")
-    page.select_option("#d-label", "1")
-    page.click("[data-action=relabel]")
-    page.fill("#d-note", 'a "note" <b>')
-    page.keyboard.press("Tab")
-    page.keyboard.press("Escape")
-    page.keyboard.press("j")
-    page.keyboard.press("2")
-    page.evaluate("location.hash = '#set=train&sort=suspicion'")
-    page.wait_for_selector(".tile[id^=tile-train]")
-    train = here.shown()[0]
-    page.focus("#grid")
-    page.keyboard.press("1")
-    with page.expect_download() as download:
-        page.click("#export")
-    assert download.value.suggested_filename == "fixes.json"
-    path = tmp_path / "fixes.json"
-    download.value.save_as(path)
-    fixes = json.loads(path.read_text(encoding="utf-8"))
-    card = json.loads((run / "data.json").read_text(encoding="utf-8"))["fingerprint"]
-    labels = pd.read_parquet(run / "audit_train.parquet")
-    assert {key: fixes[key] for key in ("format", "version", "data")} == {
-        **{"format": "sightline-fixes", "version": 1, "data": card}
+def opened(places: dict, packed: str) -> dict[str, np.ndarray]:
+    """The columns as the page's script reads them."""
+    raw = base64.b64decode(packed)
+    return {
+        name: np.frombuffer(raw, NUMPY[kind], count=size, offset=start)
+        for name, (kind, start, size) in places.items()
     }
-    assert (
-        card["labels_sha256"]["test"] == hashlib.sha256(table["label"].to_numpy("<i8").tobytes()).hexdigest()
-    )
-    names = card["class_names"]
-    assert fixes["decisions"] == [
-        {"split": "test", "index": 4, "action": "relabel", "label": names[1], "note": 'a "note" <b>'},
-        {"split": "test", "index": 5, "action": "keep", "note": ""},
-        {
-            **{"split": "train", "index": train, "action": "relabel"},
-            **{"label": names[labels["suggested"][train]], "note": ""},
-        },
-    ]
-    fresh = visit()
-    fresh.page.set_input_files("#import-file", path)
-    fresh.page.wait_for_selector("text=3 decisions in all.")
-    assert fresh.page.inner_text("#tile-test-4 .mark" if 4 in fresh.shown() else "#decided-count")
-    fresh.page.click("#decided summary")
-    assert 'Relabel to car: test image 4 (a "note" <b>)' in fresh.page.inner_text("#decided-list")
-    other = fixes | {"data": card | {"labels_sha256": {"train": "0", "test": "1"}}}
-    for content, words in (
-        ("{", "not JSON"),
-        ("[]", "not a fixes.json"),
-        (json.dumps(other), "about other data"),
-    ):
-        path.write_text(content, encoding="utf-8")
-        fresh.page.set_input_files("#import-file", path)
-        fresh.page.wait_for_selector(f"#decided-said:has-text('{words}')")
 
 
-def test_the_thresholds_count_as_a_loop_does(visit, table, run):
-    here = visit("#selective")
-    here.page.evaluate(
-        "o => { o.value = 700; o.dispatchEvent(new Event('input')); }", here.page.query_selector("#t-answer")
-    )
-    here.page.evaluate(
-        "o => { o.value = 100; o.dispatchEvent(new Event('input')); }", here.page.query_selector("#t-set")
-    )
-    sure = table["confidence"] >= 0.7
-    wrong = (table["label"] != table["predicted"])[sure]
-    assert here.page.inner_text("#t-coverage") == f"{100 * sure.mean():.1f}\u00a0% ({sure.sum()})"
-    assert here.page.inner_text("#t-risk") == f"{100 * wrong.mean():.2f}\u00a0% ({wrong.sum()})"
-    shares = read_predictions(run / "predictions.parquet").probabilities
-    covered = np.mean([p[y] >= 0.1 for p, y in zip(shares, table["label"], strict=True)])
-    assert here.page.inner_text("#t-covered") == f"{100 * covered:.1f}\u00a0%"
-    assert float(here.page.inner_text("#t-size")) == pytest.approx(
-        (shares >= 0.1).sum(axis=1).mean(), abs=0.006
-    )
-    here.page.click("#t-rejected")
-    here.text("#count", f"{(~sure).sum()} of")
+# --- pictures --------------------------------------------------------------------------------------------
 
 
-def test_before_it_is_printed_the_page_draws_every_picture(visit):
-    here = visit()
-    here.page.pdf()
-    drawn, all_of_them = here.page.evaluate(
-        """() => ['main a.thumb[style], main a.thumb.absent', 'main a.thumb']
-          .map(which => document.querySelectorAll(which).length)"""
-    )
-    assert drawn == all_of_them > 20
+@pytest.mark.parametrize("number", [1, 7, 130])
+def test_a_picture_lies_where_its_number_says(number):
+    images = photo_like(number, 16)
+    sprites = make_sprites(images, limit=10**7)
+    for place, image in enumerate(images):
+        sheet = np.asarray(Image.open(io.BytesIO(sprites.sheets[place // sprites.per_sheet])))
+        down, across = divmod(place % sprites.per_sheet, sprites.across)
+        found = sheet[16 * down : 16 * down + 16, 16 * across : 16 * across + 16].astype(float)
+        assert np.abs(found - images).mean(axis=(1, 2, 3)).argmin() == place
+        assert np.abs(found - image).mean() < 16
 
 
-def test_a_fix_leads_to_its_images(visit, run):
-    fixes = json.loads((run / "audit.json").read_text(encoding="utf-8"))["fixes"]
-    here = visit()
-    for place, fix in enumerate(fixes):
-        here.page.click(f"#fix-{place + 1} a >> text=in the gallery")
-        here.text("#chip", f"Fix {place + 1}:")
-        assert sorted(here.shown()) == sorted(fix["images"])
-    here.page.click("#chip")
-    assert not here.page.is_visible("#chip")
+def test_no_sheet_is_larger_than_a_browser_decodes_and_more_pictures_fill_more_sheets(monkeypatch):
+    monkeypatch.setattr("sightline.report.gallery.SHEET_SIDE", 64)
+    sprites = make_sprites(photo_like(40, 16), limit=10**7)
+    sizes = [Image.open(io.BytesIO(sheet)).size for sheet in sprites.sheets]
+    assert (sprites.across, sprites.per_sheet) == (4, 16)
+    assert sizes == [(64, 64), (64, 64), (64, 32)]
+    monkeypatch.undo()
+    (sheet,) = make_sprites(np.zeros((10_000, 32, 32, 3), np.uint8), limit=12_000_000).sheets
+    assert Image.open(io.BytesIO(sheet)).size == (3200, 3200)
 
 
-def test_without_a_fingerprint_of_the_labels_nothing_is_decided(visit, run, tmp_path):
-    folder = shutil.copytree(run, tmp_path / "old")
-    card = json.loads((folder / "data.json").read_text(encoding="utf-8"))
-    del card["fingerprint"]
-    (folder / "data.json").write_text(json.dumps(card), encoding="utf-8")
-    path = folder / "report.html"
-    path.write_text(render_page(load_report_data(folder)), encoding="utf-8")
-    here = visit(address=path.as_uri())
-    here.page.focus("#grid")
-    here.page.keyboard.press("3")
-    assert here.page.locator(".tile .mark").count() == 0
-    assert "kept no fingerprint" in here.page.inner_text("#decisions")
-    here.page.click(".tile")
-    assert not here.page.is_visible("#d-decide")
+def test_pictures_are_reduced_until_they_fit_and_keep_their_shape():
+    sprites = make_sprites(photo_like(50, 64)[:, :32], limit=50 * 24 * 12)
+    assert (sprites.width, sprites.height) == (24, 12)
+    assert Image.open(io.BytesIO(sprites.sheets[0])).size == (8 * 24, 7 * 12)
 
 
-@pytest.mark.parametrize(("width", "scheme"), [(360, "dark"), (1280, "light")])
-def test_the_page_is_as_wide_as_its_window(visit, width, scheme):
-    here = visit(width=width, scheme=scheme)
-    here.page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
-    assert here.page.evaluate("document.documentElement.scrollWidth") == width
-    here.page.click(".tile")
-    assert here.page.evaluate("document.querySelector('#viewer').scrollWidth") <= width
-    broken = "[...document.images].filter(i => !i.complete || !i.naturalWidth).length"
-    assert here.page.evaluate(broken) == 0
+# --- numbers ---------------------------------------------------------------------------------------------
 
 
-def test_the_theme_follows_the_reader_and_then_the_button(visit):
-    here = visit(scheme="dark")
-    ground = "getComputedStyle(document.body).backgroundColor"
-    dark = here.page.evaluate(ground)
-    here.page.click("#theme")
-    light = here.page.evaluate(ground)
-    assert sum(map(int, light[4:-1].split(","))) > 700 > 100 > sum(map(int, dark[4:-1].split(",")))
-    here.page.reload()
-    here.page.wait_for_selector("html[data-ready]")
-    assert here.page.evaluate(ground) == light
-    assert here.page.inner_text("#theme") == "Theme: light"
+def test_columns_come_back_as_they_went_in_and_small():
+    columns = Columns()
+    columns.add_integers("small", np.array([0, 255]))
+    columns.add_integers("signed", np.array([-1, 127]))
+    columns.add_integers("large", np.array([70_000]))
+    columns.add_integers("none", np.array([], int))
+    columns.add_floats("floats", np.array([0.5, np.inf, np.nan]))
+    found = opened(columns.places, columns.base64)
+    assert [columns.places[name][0] for name in ("small", "signed", "large")] == ["u8", "i8", "u32"]
+    assert found["small"].tolist() == [0, 255]
+    assert found["signed"].tolist() == [-1, 127]
+    assert found["large"].tolist() == [70_000]
+    assert found["none"].tolist() == []
+    np.testing.assert_array_equal(found["floats"], np.array([0.5, np.nan, np.nan], np.float32))
+    assert all(start % 8 == 0 for _, start, _ in columns.places.values())
 
 
-def test_a_point_of_a_diagram_says_its_values(visit):
-    here = visit("#calibration")
-    here.page.focus("#calibration svg.plot")
-    here.page.keyboard.press("ArrowRight")
-    assert here.page.inner_text("#calibration .readout").startswith("said ")
-    texts = here.page.locator("#robustness circle title").all_text_contents()
-    assert len(texts) == 27
-    assert all("wrong" in text for text in texts)
+def test_maps_keep_their_sign_and_scale_to_a_byte():
+    maps = np.random.default_rng(0).normal(0, [[[1e-4]], [[3.0]], [[0.0]]], (3, 5, 5))
+    maps[1, 0, 0] = -9
+    columns = Columns()
+    add_maps(columns, "m", np.concatenate([maps, np.full((1, 5, 5), np.nan)]))
+    found = opened(columns.places, columns.base64)
+    scale = found["m.scale"]
+    back = found["m.grid"].reshape(4, 5, 5)[:3] * scale[:3, None, None]
+    limit = np.abs(maps).max(axis=(1, 2)) / 127 / 2 * 1.001
+    assert (np.abs(back - maps).max(axis=(1, 2)) <= limit).all()
+    assert np.isnan(scale[3])
 
 
-def test_hostile_names_stay_text(visit, tmp_path):
-    folder = write_run(tmp_path / "<b>run", predictions=predictions_of(HOSTILE, n=60))
-    (folder / "data.json").write_text(
-        (folder / "data.json").read_text(encoding="utf-8").replace('"shapes"', '"</script><b>"'),
-        encoding="utf-8",
-    )
-    facts = json.loads((write_audit(folder) / "audit.json").read_text(encoding="utf-8"))
-    facts["fixes"][0]["title"] = facts["slices"][0]["name"] = (
-        "</script><script>document.title = 'broken'</script>"
-    )
-    (folder / "audit.json").write_text(json.dumps(facts), encoding="utf-8")
-    here = visit(address=write_report(folder).as_uri())
-    page = here.page
-    assert page.title() == "<b>run · Sightline"
-    assert page.locator("script").count() == 1 + page.locator("script[type]").count()
-    assert page.locator("main b, main img[src=x]").count() == 0
-    assert page.locator("#f-true option").nth(4).inner_text() == HOSTILE[3]
-    page.select_option("#f-true", "2")
-    page.click(".tile")
-    assert "שלום" in page.inner_text("#d-answer")
-    page.keyboard.press("1")
-    assert page.evaluate("document.documentElement.scrollWidth") == 1280
+def test_the_galleries_hold_the_tables(folder):
+    run = read_run(folder)
+    found = gallery.gallery_payload(run)
+    columns = opened(found.manifest["columns"], found.blobs["columns"])
+    test = pd.read_parquet(folder / "audit_test.parquet")
+    for name in ("label", "predicted", "suggested", "slice", "near_duplicate", "set_size"):
+        assert columns[f"test.{name}"].tolist() == test[name].tolist(), name
+    for name in ("loss", "confidence", "margin", "ambiguity", "label_quality"):
+        np.testing.assert_allclose(columns[f"test.{name}"], test[name], rtol=1e-6)
+    names = ["", *map(str, Cause)]
+    assert [names[code] for code in columns["test.cause"]] == test["cause"].tolist()
+    names = ["", *map(str, DifficultyKind)]
+    assert [names[code] for code in columns["test.difficulty"]] == test["difficulty"].tolist()
+    with np.load(folder / "dynamics.npz") as file:
+        curves = file["probability"][:, columns["train.index"]].T.astype(float)
+    shown = columns["train.curve"].reshape(curves.shape).astype(float)
+    np.testing.assert_allclose(np.where(shown == 255, np.nan, shown / 254), curves, atol=1 / 254)
 
 
-def test_a_comparison_shows_what_changed_with_both_answers(visit, run, tmp_path):
-    labels = read_predictions(run / "predictions.parquet").labels
-    other = write_run(tmp_path / "other", predictions=predictions_of(n=300, seed=3))
-    write_audit(other)
-    a, b = (read_predictions(folder / "predictions.parquet") for folder in (run, other))
-    numbers = {
-        "fixed": np.flatnonzero(~a.correct & b.correct).tolist(),
-        "broken": np.flatnonzero(a.correct & ~b.correct).tolist(),
-        "churned": np.flatnonzero(~a.correct & ~b.correct & (a.predicted != b.predicted)).tolist(),
-        "mcnemar": {"b": 1, "c": 2, "p": 0.3},
-        "accuracy": {
-            "a": a.correct.mean(),
-            "b": b.correct.mean(),
-            "difference": 0.01,
-            "interval": [-0.02, 0.04],
-        },
-        "per_class": [
-            {
-                **{"label": name, "count": int((labels == c).sum()), "a": 0.5, "b": 0.6, "difference": 0.1},
-                **{"interval_low": -0.1, "interval_high": 0.2},
-            }
-            for c, name in enumerate(a.class_names)
-        ],
-    }
-    here = visit("#group=broken", address=write_comparison(run, other, numbers, tmp_path / "c.html").as_uri())
-    page = here.page
-    listed = "[...document.querySelectorAll('.changes li')].map(l => +l.dataset.index)"
-    assert page.evaluate(listed) == numbers["broken"][:24]
-    page.click("role=tab[name^='Fixed']")
-    assert page.evaluate(listed) == numbers["fixed"][:24]
-    first = page.locator(".changes li").first
-    index = numbers["fixed"][0]
-    assert [text.split("\n")[0] for text in first.locator("strong").all_inner_texts()] == [
-        a.class_names[c] for c in (labels[index], a.predicted[index], b.predicted[index])
-    ]
-    page.select_option("#f-true", "1")
-    assert page.evaluate(listed) == [i for i in numbers["fixed"] if labels[i] == 1][:24]
-    assert "cannot be told apart" in page.inner_text("#summary")
+def test_of_too_many_test_images_those_of_highest_loss_are_shown(folder, monkeypatch):
+    monkeypatch.setattr(gallery, "TEST_LIMIT", 30)
+    run = read_run(folder)
+    kept = gallery.kept_tests(run)
+    assert kept.tolist() == sorted(np.argsort(-run.predictions.loss)[:30].tolist())
+    manifest = gallery.gallery_payload(run).manifest
+    assert manifest["columns"]["test.loss"][2] == 30
+    assert manifest["tests"] == 200
 
 
-def test_ten_thousand_images_take_eight_megabytes_and_open_at_once(visit, tmp_path, capsys):
-    number = 10_000
-    folder = write_run(tmp_path / "large", predictions=predictions_of(tuple("abcdefghij"), n=number))
-    photos = np.resize(photo_like(1_000, 32), (number, 32, 32, 3))
-    write_audit(
-        folder, images=photos, train_images=photos[:2_000], train_labels=np.arange(2_000) % 10, grid=8
-    )
-    path = folder / "report.html"
-    path.write_text(render_page(load_report_data(folder)), encoding="utf-8")
-    size = path.stat().st_size / 1e6
-    here = visit(address=path.as_uri())
-    paint = here.page.evaluate(
-        "performance.getEntriesByType('paint').find(e => e.name === 'first-contentful-paint').startTime"
-    )
-    with capsys.disabled():
-        print(f"\n  10,000 images: {size:.2f} MB, first paint after {paint:.0f} ms")
-    assert size < 8
-    assert here.count() == number
-    assert len(here.shown()) < 100
+def test_of_too_many_training_images_those_that_a_fix_names_are_shown(folder, monkeypatch):
+    run = read_run(folder)
+    named = {i for fix in run.audit.fixes if fix.split is SplitName.TRAIN for i in fix.images}
+    monkeypatch.setattr(gallery, "TRAIN_LIMIT", len(named))
+    found = gallery.gallery_payload(run)
+    assert set(opened(found.manifest["columns"], found.blobs["columns"])["train.index"].tolist()) == named
+
+
+def test_without_pictures_every_image_has_the_same_empty_one_and_named_training_images_stay(tmp_path):
+    folder = add_audit(write_run(tmp_path / "run"))
+    (folder / "gallery.npz").unlink()
+    run = read_run(folder)
+    found = gallery.gallery_payload(run)
+    assert found.manifest["grids"] == {}
+    for sprites in found.manifest["sprites"].values():
+        sheet = Image.open(io.BytesIO(base64.b64decode(found.blobs[sprites["sheets"][0]])))
+        assert sheet.convert("RGBA").getpixel((0, 0))[3] == 0
+        assert sprites["per_sheet"] > len(run.predictions)
+    listed = set(opened(found.manifest["columns"], found.blobs["columns"])["train.index"].tolist())
+    assert listed >= {i for fix in run.audit.fixes if fix.split is SplitName.TRAIN for i in fix.images}
+    assert blank_sprites() == blank_sprites()
+
+
+def test_a_small_picture_is_kept_to_the_bit_and_a_large_one_reduced():
+    (small,), (large,) = photo_like(1, 16), np.zeros((1, 300, 200, 3), np.uint8)
+    kind, data = tile_picture(small, "alt").uri.split(",")
+    assert kind == "data:image/png;base64"
+    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(base64.b64decode(data)))), small)
+    kind, data = tile_picture(large, "alt").uri.split(",")
+    assert kind == "data:image/jpeg;base64"
+    assert Image.open(io.BytesIO(base64.b64decode(data))).size == (107, 160)

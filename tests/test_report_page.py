@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import itertools
+import os
 import re
-import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
+from renew_gold import GOLD, gold_page
+from report_audit_fixture import add_audit
 from report_fixture import predictions_of, write_run
+from test_report_run_data import OPTIONAL
 
-from sightline.errors import SightlineError
+from sightline.errors import InputError, NotFoundError, WriteError
 from sightline.predictions.table import Predictions
-from sightline.report import write_report
+from sightline.report import page, read_run, render_page, write_report
+from sightline.report.glossary import TERMS, glossary_markdown
 
 HOSTILE = (
     "<script>alert(1)</script>",
@@ -29,10 +36,6 @@ FIGURES = {
     *("samples", "augmented", "augmented_one", "learning_rate", "range_test", "loss", "accuracy"),
     *("accuracy_per_class", "confusion", "mistakes", "mistakes_maps", "correct_maps"),
 }
-OPTIONAL = (
-    *("history.csv", "steps.csv", "range_test.csv", "range_test.json"),
-    *("samples.npz", "explanations.npz", "explanations.json"),
-)
 
 
 class Page(HTMLParser):
@@ -49,7 +52,7 @@ class Page(HTMLParser):
         self.tags.append((tag, dict(attrs)))
 
     def handle_data(self, data):
-        if not self.tags or self.tags[-1][0] != "style" or "{" not in data:
+        if not self.tags or self.tags[-1][0] not in ("style", "script") or not data.strip():
             self.texts.append(data)
 
     def all(self, tag: str) -> list[dict[str, str | None]]:
@@ -61,10 +64,22 @@ def page_of(folder) -> Page:
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    folder = write_run(tmp_path_factory.mktemp("runs") / "demo-1")
+def bare(tmp_path_factory):
+    folder = write_run(tmp_path_factory.mktemp("runs") / "bare-1")
     write_report(folder)
     return folder
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = add_audit(write_run(tmp_path_factory.mktemp("runs") / "demo-1"))
+    write_report(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def html(run):
+    return (run / "report.html").read_text(encoding="utf-8")
 
 
 def test_every_figure_is_a_png(run):
@@ -78,33 +93,82 @@ def test_the_same_folder_gives_the_same_bytes(run, tmp_path):
     assert again.read_bytes() == (run / "report.html").read_bytes()
 
 
-def test_the_page_is_sound(run):
-    page = Page((run / "report.html").read_text(encoding="utf-8"))
-    ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
-    assert len(ids) == len(set(ids))
-    assert all(link["href"].removeprefix("#") in ids for link in page.all("a"))
+@pytest.mark.skipif(os.name == "nt", reason="line ends of files differ")
+def test_the_page_is_the_gold_file(tmp_path):
+    """To renew it: python tests/renew_gold.py"""
+    assert gold_page(tmp_path) == GOLD.read_text(encoding="utf-8"), "renew with: python tests/renew_gold.py"
+
+
+def test_the_page_is_sound(html):
+    page = Page(html)
     assert all(image["alt"] and image["src"].startswith("data:image/") for image in page.all("img"))
     levels = [int(tag[1]) for tag, _ in page.tags if re.fullmatch(r"h[1-6]", tag)]
     assert levels[0] == 1
     assert levels.count(1) == 1
+    before_dialogs = html[: html.index("<dialog")]
+    levels = [int(level) for level in re.findall(r"<h([1-6])", before_dialogs)]
     assert all(b - a <= 1 for a, b in itertools.pairwise(levels))
     assert page.all("html")[0]["lang"] == "en"
-    assert not page.all("script")
-    assert not any("style" in attributes for _, attributes in page.tags)
+
+
+def test_one_style_and_one_script_are_allowed_by_their_hashes(html):
+    page = Page(html)
     policy = page.all("meta")[1]["content"]
+    (script,) = re.findall(r"<script>(.*?)</script>", html, re.S)
+    (style,) = re.findall(r"<style>(.*?)</style>", html, re.S)
+    for kind, text in (("script", script), ("style", style)):
+        digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+        assert f"{kind}-src 'sha256-{digest}'" in policy
     assert "default-src 'none'" in policy
+    assert "img-src data: blob:" in policy
     assert "unsafe" not in policy
+    assert len(script.encode()) < 60_000
+    assert not re.search(
+        r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\b|fetch\(|https?://(?!www\.w3\.org/2000/svg)",
+        script,
+    )
+    assert not any(name.startswith("on") for _, attributes in page.tags for name in attributes)
+    assert not any("style" in attributes for _, attributes in page.tags)
 
 
-def test_numbers_on_the_page_are_those_of_the_table(run):
-    page = Page((run / "report.html").read_text(encoding="utf-8"))
+def test_every_link_leads_to_a_part_or_a_view(html):
+    page = Page(html)
+    ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    for link in page.all("a"):
+        target = (link.get("href") or "").removeprefix("#")
+        assert target in ids or re.fullmatch(r"(\w+=[^&=]+&?)+", target), link
+
+
+def test_sections_stand_in_the_order_in_which_one_reads(html):
+    anchors = [attributes["id"] for attributes in Page(html).all("section")]
+    assert anchors == [
+        *("summary", "mistakes-with-maps", "fixes", "error-budget", "gallery", "confusion-matrix"),
+        *("confused-pairs", "accuracy-per-class", "difficulty", "label-issues", "near-duplicates", "slices"),
+        *("calibration", "selective", "robustness", "ground-truth", "correct-with-maps", "curves"),
+        *("learning-rate", "range-test", "samples", "augmented", "data", "model", "how-this-was-made"),
+    ]
+
+
+def test_a_question_mark_shows_the_glossary_and_the_docs_have_it_too(html):
+    used = set(re.findall(r"<dt>([^<]+)</dt><dd>", html)) & set(TERMS)
+    assert len(TERMS) <= 40
+    assert set(TERMS) - used <= {"Churn", "McNemar's test", "Forgetting", "Test-time augmentation"} | {
+        *("Baseline map", "Deletion, insertion", "Faithful map", "Grid pointing game", "ROAD", "AURC, AUGRC"),
+    }
+    assert list(TERMS) == sorted(TERMS, key=str.lower)
+    docs = Path(__file__).parents[1] / "docs" / "glossary.md"
+    assert docs.read_text(encoding="utf-8") == glossary_markdown(), "renew with: python tests/renew_gold.py"
+
+
+def test_numbers_on_the_page_are_those_of_the_table(bare):
+    page = page_of(bare)
     predictions = predictions_of()
     wrong = int((~predictions.correct).sum())
-    assert f"{100 * (200 - wrong) / 200:.2f}\u00a0% of 200 test images right" in page.text.replace(
-        " %", "\u00a0%"
-    )
+    share = f"{100 * (200 - wrong) / 200:.1f}\u00a0%"
+    assert f"{share} of 200 test images right" in page.text.replace(" %", "\u00a0%")
     worst = np.sort(predictions.loss[~predictions.correct])[-1]
-    assert f"loss {worst:.3f}" in page.text
+    assert f"loss {worst:.2f}" in page.text
     assert "no positive evidence" in page.text
     assert "not finite" in page.text
     assert "train/cat/broken.png: not an image" in page.text
@@ -113,45 +177,82 @@ def test_numbers_on_the_page_are_those_of_the_table(run):
     assert "sightline run shapes-quick" in page.text
 
 
+def test_a_page_without_an_audit_has_the_audit_of_its_predictions_and_says_so(bare):
+    page = page_of(bare)
+    anchors = [attributes["id"] for attributes in page.all("section")]
+    assert {"mistakes-with-maps", "error-budget", "gallery", "calibration", "selective"} <= set(anchors)
+    assert not {"near-duplicates", "robustness"} & set(anchors)
+    assert "No pictures here: this audit is of the predictions alone." in page.text
+
+
+def test_predictions_alone_make_a_page(tmp_path):
+    folder = write_run(tmp_path / "run")
+    for name in OPTIONAL:
+        (folder / name).unlink()
+    anchors = [attributes["id"] for attributes in page_of(folder).all("section")]
+    gone = {"mistakes-with-maps", "curves", "range-test", "samples", "data", "model", "how-this-was-made"}
+    assert not gone & set(anchors)
+    assert {"summary", "gallery", "confusion-matrix", "calibration"} <= set(anchors)
+
+
 def test_hostile_names_stay_text(tmp_path):
     folder = write_run(tmp_path / "<img src=x>", predictions=predictions_of(HOSTILE))
     (folder / "recipe.toml").write_text('name = "</pre><script>alert(2)</script>"\n', encoding="utf-8")
     html = write_report(folder).read_text(encoding="utf-8")
     page = Page(html)
-    assert not page.all("script")
     assert all(image["src"].startswith("data:") for image in page.all("img"))
-    assert "<script>alert(1)</script>" in page.text
-    assert "<script>alert(2)</script>" in page.text
+    for word in ("alert(1)", "alert(2)"):
+        assert f"<script>{word}" not in html
+        assert f"<script>{word}</script>" in page.text
     assert "$x$" in page.text
     assert "\u202e" not in html
     assert "\x00" not in html
     assert "x" * 400 not in html
 
 
-@pytest.mark.parametrize("classes", [2, 100])
-def test_two_and_a_hundred_classes(classes, tmp_path):
+@pytest.mark.parametrize("classes", [2, 100, 120])
+def test_two_a_hundred_and_more_classes(classes, tmp_path):
     names = tuple(f"class {c}" for c in range(classes))
     folder = write_run(tmp_path / "run", predictions=predictions_of(names, n=4 * classes, seed=2), mistakes=2)
     page = page_of(folder)
-    matrices = [table for table in page.all("table") if table.get("class") == "matrix"]
-    assert len(matrices) == (1 if classes == 2 else 0)
+    kinds = [
+        table.get("class") for table in page.all("table") if (table.get("class") or "").startswith("matrix")
+    ]
+    drawn = [figure for figure in page.all("figure") if figure.get("class") == "matrix-map"]
+    assert kinds == {2: ["matrix"], 100: ["matrix dense"], 120: []}[classes]
+    assert len(drawn) == (classes > 100)
     assert all(name in page.text for name in names)
 
 
-def test_a_section_goes_with_its_file(tmp_path):
-    folder = write_run(tmp_path / "run")
-    for name in OPTIONAL:
-        (folder / name).unlink()
-    page = page_of(folder)
-    anchors = [attributes["id"] for attributes in page.all("section")]
-    assert anchors == [
-        *("summary", "planted-truth", "accuracy-per-class", "confusion-matrix", "confused-pairs"),
-        *("most-costly-mistakes", "data", "model", "how-this-was-made"),
-    ]
-    assert "the run kept no pictures of them" in page.text
-    predictions = predictions_of()
-    worst = int(np.argmax(np.where(predictions.correct, -1, predictions.loss)))
-    assert f"{worst} {predictions.class_names[predictions.labels[worst]]}" in page.text
+DEGENERATE = {
+    "one test image": Predictions(np.array([[2.0, 1.0]], np.float32), np.array([1]), ("a", "b")),
+    "one right test image": Predictions(np.array([[1.0, 2.0]], np.float32), np.array([1]), ("a", "b")),
+    "two test images": Predictions(np.array([[1.0, 2.0], [3, 1]], np.float32), np.array([1, 1]), ("a", "b")),
+    "one class": Predictions(np.zeros((5, 1), np.float32), np.zeros(5, int), ("only",)),
+    "one class tested": Predictions(
+        np.random.default_rng(0).normal(size=(9, 3)).astype(np.float32), np.ones(9, int), ("a", "b", "c")
+    ),
+    "no mistakes": Predictions(
+        10 * np.eye(4, dtype=np.float32)[np.arange(20) % 3], np.arange(20) % 3, ("a", "b", "c", "never seen")
+    ),
+    "all mistakes": Predictions(
+        10 * np.eye(3, dtype=np.float32)[np.arange(21) % 3], (np.arange(21) + 1) % 3, tuple("abc")
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DEGENERATE)
+def test_degenerate_runs_get_their_page(name, tmp_path):
+    predictions = DEGENERATE[name]
+    page = page_of(write_run(tmp_path / "run", predictions=predictions, mistakes=2))
+    wrong = int((~predictions.correct).sum())
+    assert f"{wrong} mistake{'s' if wrong != 1 else ''} in {len(predictions)} test image" in page.text
+    assert "nan" not in page.text.lower().split()
+    assert ("No test image is misclassified" in page.text) == (wrong == 0)
+    if name == "no mistakes":
+        assert "1 class has no test image." in page.text
+    if name == "one class tested":
+        assert "All test images are of one class, b." in page.text
 
 
 def test_no_samples_asked_for_is_no_section(tmp_path):
@@ -161,55 +262,26 @@ def test_no_samples_asked_for_is_no_section(tmp_path):
     assert "Sample images" not in page_of(folder).text
 
 
-def test_a_model_without_mistakes(tmp_path):
-    labels = np.arange(20) % 3
-    perfect = Predictions(10 * np.eye(4, dtype=np.float32)[labels], labels, ("a", "b", "c", "never seen"))
-    page = page_of(write_run(tmp_path / "run", predictions=perfect))
-    assert "No test image was misclassified" in page.text
-    assert "1 class without test images." in page.text
-
-
-@pytest.mark.parametrize(
-    "name",
-    ["recipe.toml", "environment.json", "model.json", "data.json", "metrics.json", "predictions.parquet"],
-)
-def test_a_missing_file_is_named_in_one_line(name, tmp_path):
+def test_nothing_is_written_when_a_file_cannot_be_read(tmp_path):
     folder = write_run(tmp_path / "run")
-    (folder / name).unlink()
-    with pytest.raises(
-        SightlineError, match=rf"{name} is missing; name the folder of a finished run"
-    ) as caught:
+    (folder / "samples.npz").write_bytes(b"torn")
+    with pytest.raises(ValueError, match=r"samples\.npz cannot be read"):
         write_report(folder)
-    assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    "name", ["model.json", "history.csv", "samples.npz", "explanations.npz", "recipe.toml"]
-)
-def test_a_torn_file_is_named_in_one_line(name, tmp_path):
-    folder = write_run(tmp_path / "run")
-    content = (folder / name).read_bytes()
-    (folder / name).write_bytes(content[:15])
-    with pytest.raises(SightlineError, match=rf"{name} cannot be read \(.+\); delete it") as caught:
-        write_report(folder)
-    assert "\n" not in str(caught.value)
     assert not (folder / "report.html").exists()
 
 
-def test_files_of_different_runs_are_refused(tmp_path):
-    folder = write_run(tmp_path / "run")
-    write_run(tmp_path / "other", predictions=predictions_of(n=40))
-    shutil.copy(tmp_path / "other" / "predictions.parquet", folder)
-    with pytest.raises(SightlineError, match="the files are of different runs: analyze the run again"):
-        write_report(folder)
-
-
 def test_no_folder_and_no_room_are_said(tmp_path):
-    with pytest.raises(SightlineError, match="is not a folder; name the folder of a finished run"):
+    with pytest.raises(NotFoundError, match="is not a folder; name the folder of a finished run"):
         write_report(tmp_path / "nowhere")
     folder = write_run(tmp_path / "run")
-    with pytest.raises(SightlineError, match=r"cannot be written to .*No such file"):
+    with pytest.raises(WriteError, match=r"cannot be written to .*No such file"):
         write_report(folder, tmp_path / "missing" / "report.html")
+
+
+def test_a_page_that_would_be_too_large_is_refused(run, monkeypatch):
+    monkeypatch.setattr(page, "BYTES_LIMIT", 100_000)
+    with pytest.raises(InputError, match=r"the page would take 0\.\d MB and at most 0 MB open well; anal"):
+        render_page(read_run(run))
 
 
 def test_large_pictures_are_reduced(tmp_path):
@@ -224,9 +296,10 @@ def test_a_page_of_twenty_mistakes_stays_small(tmp_path):
     assert write_report(folder).stat().st_size < 3_000_000
 
 
-def test_the_report_needs_no_torch(run):
+def test_the_page_needs_neither_torch_nor_matplotlib_to_be_imported(run):
     code = (
-        "import sys; from sightline.report import write_report; write_report(sys.argv[1]); "
-        "assert 'torch' not in sys.modules"
+        "import sys; import sightline.report.page; assert not {'torch', 'matplotlib'} & set(sys.modules); "
+        "from sightline.report import write_report; write_report(sys.argv[1]); assert 'torch' not in "
+        "sys.modules"
     )
     subprocess.run([sys.executable, "-c", code, str(run)], check=True)

@@ -137,7 +137,7 @@ def test_plots_use_no_pyplot():
 
 def test_images_are_drawn_as_they_are_in_their_order_under_their_captions():
     images = random_images(7)
-    plot = plot_images(images, np.array([f"number {k}" for k in range(7)]), most=6)
+    plot = plot_images(images, np.array([f"number {k}" for k in range(7)]), limit=6)
     assert np.array_equal(pictures(plot), images[:6])
     assert texts(plot) == [f"number {k}" for k in range(6)]
 
@@ -254,7 +254,7 @@ def test_mistakes_are_shown_from_the_most_costly_on_with_what_was_said_and_what_
 
 def test_only_so_many_mistakes_are_shown_as_asked_for():
     predictions = some_predictions()
-    assert len(pictures(plot_mistakes(predictions, random_images(60), most=3))) == 3
+    assert len(pictures(plot_mistakes(predictions, random_images(60), limit=3))) == 3
 
 
 def test_a_model_without_mistakes_is_said_in_words():

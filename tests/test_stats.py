@@ -1,12 +1,14 @@
-"""Intervals of means: how often they cover the truth, and what they say of few values."""
+"""Intervals of means and of shares: how often they cover the truth, and the values of textbooks."""
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 import pytest
 
 from sightline.errors import InputError
-from sightline.stats import bootstrap_interval
+from sightline.stats import bootstrap_interval, wilson_interval
 
 
 @pytest.mark.parametrize("count", [10, 20, 100])
@@ -37,3 +39,19 @@ def test_few_values_get_the_width_that_students_t_asks_for():
     wide = np.quantile(np.random.default_rng(2).choice(values, (50_000, 5)).mean(1), [0.000954, 1 - 0.000954])
     assert high - low > 1.3 * (plain[1] - plain[0])
     assert (low, high) == pytest.approx(tuple(wide), abs=0.05)
+
+
+def test_wilson_interval_equals_the_textbook_value():
+    # Newcombe (1998), Statistics in Medicine 17, table I: 81 of 263, and 0 of 20.
+    assert wilson_interval(81, 263) == pytest.approx((0.2553, 0.3662), abs=5e-5)
+    assert wilson_interval(0, 20) == pytest.approx((0.0, 0.1611), abs=5e-5)
+
+
+def test_wilson_interval_solves_the_score_equation():
+    z = 1.959963984540054
+    for bound in wilson_interval(13, 40):
+        assert abs(13 / 40 - bound) == pytest.approx(z * math.sqrt(bound * (1 - bound) / 40), rel=1e-12)
+
+
+def test_wilson_interval_of_nothing_is_everything():
+    assert wilson_interval(0, 0) == (0.0, 1.0)

@@ -1,3 +1,4 @@
+from .comparison import Rows as Rows
 from .comparison import render_comparison as render_comparison
 from .comparison import write_comparison as write_comparison
 from .page import render_page as render_page
@@ -13,13 +14,13 @@ from .plots import plot_mistakes as plot_mistakes
 from .plots import plot_range_test as plot_range_test
 from .plots import write_range_test as write_range_test
 from .plots import write_sample_sheet as write_sample_sheet
-from .run_data import ReportData as ReportData
-from .run_data import load_report_data as load_report_data
+from .run_data import RunData as RunData
+from .run_data import read_run as read_run
 
 __all__ = [
     "Plot",
-    "ReportData",
-    "load_report_data",
+    "Rows",
+    "RunData",
     "plot_class_accuracy",
     "plot_confusion",
     "plot_curves",
@@ -28,6 +29,7 @@ __all__ = [
     "plot_learning_rate",
     "plot_mistakes",
     "plot_range_test",
+    "read_run",
     "render_comparison",
     "render_page",
     "write_comparison",

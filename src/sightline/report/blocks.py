@@ -1,11 +1,7 @@
 """What a page is made of: sections that hold blocks, all of them plain data.
 
-Strings here are text, never markup; the template escapes every one of them. A block's `kind` names
-the template's macro that draws it.
-
-Blocks of a page with an audit: text and numbers, and places that the page's script fills.
-
-An `href` is an address inside the page, without its #.
+Strings here are text, never markup; the template escapes every one of them. A block's `kind` names the
+template's macro that draws it. An `href` is an address inside the page, without its #.
 """
 
 from __future__ import annotations
@@ -13,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from sightline.report.svg import Diagram
+from sightline.report.svg import Diagram, MatrixMap
 
 
 @dataclass(frozen=True)
@@ -144,10 +140,10 @@ class Facts:
 
 @dataclass(frozen=True)
 class Findings:
-    """Sentences, each with the title and the anchor of the section that shows it."""
+    """Sentences, each with a link to the section that shows it, if there is one."""
 
     title: str
-    rows: tuple[tuple[str, str, str], ...]
+    rows: tuple[tuple[str, Link | None], ...]
     kind: ClassVar[str] = "findings"
 
 
@@ -202,39 +198,29 @@ class Matrix:
 
 
 @dataclass(frozen=True)
-class Chart:
-    """A drawing as wide as the text; `square` for one that is as high as wide."""
-
-    picture: Picture
-    caption: str = ""
-    square: bool = False
-    kind: ClassVar[str] = "chart"
-
-
-@dataclass(frozen=True)
 class SideBySide:
-    """Charts in one row where there is room, one below the other where there is not."""
+    """Diagrams in one row where there is room, one below the other where there is not."""
 
-    charts: tuple[Chart | Diagram, ...]
+    charts: tuple[Diagram, ...]
     kind: ClassVar[str] = "side_by_side"
 
 
 @dataclass(frozen=True)
 class Tile:
-    """One picture or more of one thing, above a title and lines of text."""
+    """One picture or more of one thing, above a title, linked if it leads somewhere, and lines of text."""
 
     pictures: tuple[Picture, ...]
     title: str = ""
     lines: tuple[str, ...] = ()
+    href: str = ""
 
 
 @dataclass(frozen=True)
 class Tiles:
-    """A grid of tiles in reading order; `numbered` when the order is a rank."""
+    """A grid of tiles in reading order."""
 
     caption: str
     tiles: tuple[Tile, ...]
-    numbered: bool = False
     kind: ClassVar[str] = "tiles"
 
 
@@ -287,7 +273,7 @@ Block = (
     | Findings
     | Table
     | Matrix
-    | Chart
+    | MatrixMap
     | SideBySide
     | Tiles
     | MapCards
@@ -303,13 +289,27 @@ Block = (
 
 
 @dataclass(frozen=True)
-class Section:
-    """title: its heading. anchor: its id in the page. lead: one sentence that says what to see in it.
-    group: the heading in the navigation under which it stands.
+class Heading:
+    """What names a section: its title, its id in the page, the group of the navigation that it stands in.
+
+    terms: of the glossary, which the reader can open next to the title.
     """
 
     title: str
     anchor: str
     group: str
+    terms: tuple[str, ...] = ()
+
+    @property
+    def link(self) -> Link:
+        """The title, leading to the section."""
+        return Link(self.title, self.anchor)
+
+
+@dataclass(frozen=True)
+class Section:
+    """lead: one or two sentences that say what to see in it."""
+
+    heading: Heading
     lead: str
     blocks: tuple[Block, ...]

@@ -1,11 +1,8 @@
-"""Charts: each draws numbers into a figure that it is given and keeps no state.
+"""Charts with matplotlib, for notebooks and PNG files: each draws numbers into a figure and keeps no state.
 
-The colours stand for roles (ink, accent); a page replaces them by its own, see `canvas.svg`.
-
-From a drawing to a file: the one place that knows matplotlib's settings and formats.
-
-No global state is left behind and no window system is asked for: figures are made as objects,
-inside a context that puts every setting back.
+The page draws its own, see `svg`. No global state is left behind and no window system is asked for: figures
+are made as objects, inside a context that puts every setting back. Colours stand for roles (ink, accent),
+which a drawing saved as SVG takes from the reader's light or dark setting.
 """
 
 from __future__ import annotations
@@ -25,6 +22,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
 from sightline.report.formatting import count, percent, short_name
+from sightline.report.svg import limits_of_losses
 from sightline.stats import wilson_interval
 
 Drawing = Callable[[Figure], None]
@@ -142,7 +140,10 @@ def range_test(figure: Figure, table: pd.DataFrame, card: Mapping[str, Any]) -> 
     for k, sweep in enumerate(sweeps):
         label = "smoothed" if k == 0 else None
         axes.plot(sweep["lr"], sweep["smoothed"], color=ACCENT, linewidth=1.8, alpha=0.85, label=label)
-    _limit_losses(axes, sweeps)
+    start = max(sweep["smoothed"].iloc[0] for sweep in sweeps)
+    losses, smoothed = (table[name].to_numpy(float) for name in ("loss", "smoothed"))
+    if limits := limits_of_losses(losses, smoothed, start=start):
+        axes.set_ylim(limits[0], limits[1] + 0.5 * (limits[1] - limits[0]) + 1e-3)  # room for labels on top
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
@@ -151,18 +152,6 @@ def range_test(figure: Figure, table: pd.DataFrame, card: Mapping[str, Any]) -> 
         axes.axvspan(low, high, color=ACCENT, alpha=0.13, linewidth=0)
     _mark_rates(axes, card.get("suggestions", {}), recommended)
     axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=2, frameon=False, labelcolor=INK)
-
-
-def _limit_losses(axes: Axes, sweeps: Sequence[pd.DataFrame]) -> None:
-    """Leave out a divergence, which would press everything else flat, and leave room for labels on top."""
-    starts = [sweep["smoothed"].iloc[0] for sweep in sweeps]
-    smoothed = np.concatenate([sweep["smoothed"].to_numpy(float) for sweep in sweeps])
-    smoothed = smoothed[np.isfinite(smoothed)]
-    if not len(smoothed):
-        return
-    low = min(smoothed.min(), *(sweep["loss"].min() for sweep in sweeps))
-    high = min(smoothed.max(), max(starts) + 0.5 * (max(starts) - smoothed.min()) + 0.1)
-    axes.set_ylim(low - 0.05 * (high - low) - 1e-3, high + 0.5 * (high - low) + 1e-3)
 
 
 def _mark_rates(axes: Axes, suggestions: Mapping[str, float], recommended: str) -> None:
@@ -174,7 +163,7 @@ def _mark_rates(axes: Axes, suggestions: Mapping[str, float], recommended: str) 
         axes.axvline(value, ymax=height, color=INK, linewidth=1.8 if chosen else 1, linestyle=style)
         side = -1 if (np.log(value) - left) / (right - left) > 0.3 else 1  # where the label has room
         axes.annotate(
-            f"{short_name(name, most=24)} {value:.3g}{', recommended' if chosen else ''}",
+            f"{short_name(name, limit=24)} {value:.3g}{', recommended' if chosen else ''}",
             (value, height),
             xycoords=axes.get_xaxis_transform(),
             xytext=(4 * side, 0),
@@ -199,7 +188,7 @@ def accuracy_per_class(figure: Figure, matrix: np.ndarray, names: Sequence[str])
     axes.hlines(rows, limits[:, 0], limits[:, 1], color=INK, linewidth=1.2)
     for row, (share, high) in enumerate(zip(shares, limits[:, 1], strict=True)):
         axes.text(high + 0.008, row, percent(share), va="center", fontsize=8, color=MUTED)
-    axes.set_yticks(rows, [short_name(names[c], most=28) for c in order], fontsize=9)
+    axes.set_yticks(rows, [short_name(names[c], limit=28) for c in order], fontsize=9)
     axes.set_ylim(len(order) - 0.4, -0.6)
     axes.set_xlim(0, 1.1)
     axes.set_xticks(np.linspace(0, 1, 6))
@@ -231,7 +220,7 @@ def confusion(figure: Figure, matrix: np.ndarray, names: Sequence[str]) -> None:
             dark = row != column and shares[row, column] > 0.55 * top
             color = "white" if dark else MUTED if value == 0 else INK
             axes.text(column, row, count(value), ha="center", va="center", fontsize=8, color=color)
-    _name_classes(axes, [short_name(name, most=20) for name in names])
+    _name_classes(axes, [short_name(name, limit=20) for name in names])
     axes.grid(visible=False)
     axes.spines[:].set_visible(False)
 

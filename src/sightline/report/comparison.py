@@ -1,20 +1,29 @@
 """What changed from one run to another, image by image: a page of its own.
 
-write_comparison("runs/shapes-quick-1", "runs/shapes-quick-2", numbers, "comparison.html")
+write_comparison("runs/shapes-quick-1", "runs/shapes-quick-2", compare_predictions(a, b), "comparison.html")
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from sightline.errors import SightlineError
+from sightline.audit import Comparison
+from sightline.errors import InputError, WriteError
 from sightline.files import write_text
-from sightline.report.blocks import Block, Column, Facts, Headline, Section, Table, Tool
-from sightline.report.formatting import class_keys, count, number, page_name, percent, plural, short_name
+from sightline.report.blocks import Block, Column, Facts, Heading, Headline, Note, Section, Table, Tool
+from sightline.report.formatting import (
+    class_keys,
+    count,
+    digits_of,
+    p_value,
+    page_name,
+    percent,
+    plural,
+    short_name,
+)
 from sightline.report.gallery import (
     COLORS,
     TEST_PIXELS,
@@ -23,96 +32,122 @@ from sightline.report.gallery import (
     add_colors,
     add_maps,
     add_sprites,
+    blank_sprites,
     make_sprites,
     reduced_maps,
 )
 from sightline.report.page import render_shell
-from sightline.report.run_data import ReportData, load_report_data
+from sightline.report.run_data import RunData, read_run
 
 GROUPS = ("fixed", "broken", "churned")
-_MOST_PER_GROUP = 3_000
+_GROUP = "Comparison"
+_SUMMARY = Heading("Summary", "summary", _GROUP, terms=("Churn", "McNemar's test", "Confidence interval"))
+_CHANGES = Heading("What changed", "changes", _GROUP, terms=("Churn", "Heat map", "Confidence"))
+_CLASSES = Heading("Accuracy per class", "per-class", _GROUP, terms=("Confidence interval",))
+_GROUP_LIMIT = 3_000  # images
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The images compared, by their indices in the test split of each run, (N,) each."""
+
+    a: np.ndarray
+    b: np.ndarray
 
 
 def write_comparison(
-    folder_a: str | Path, folder_b: str | Path, numbers: Mapping[str, Any], path: str | Path
+    folder_a: str | Path,
+    folder_b: str | Path,
+    found: Comparison,
+    path: str | Path,
+    *,
+    rows: Rows | None = None,
 ) -> Path:
-    """Write the page that compares run B with run A; return its path.
+    """Write the page that compares run B with run A.
 
-    numbers: what changed, as plain data. `fixed` (wrong in A, right in B), `broken` (the other way) and
-    `churned` (wrong in both, differently): places in the test split. `accuracy`: a, b and difference, with
-    the difference's interval, in [0, 1]. `mcnemar`: p. `per_class`: label (the
-    name), count, a, b, difference (None for a class without images), interval_low, interval_high. `rows`:
-    where images were dropped, the places "a" and "b" in the runs' own splits of the images compared.
+    Args:
+        folder_a: Of run A.
+        folder_b: Of run B.
+        found: What changed; its images are numbered among the images compared.
+        path: Of the page.
+        rows: The images compared; by default all, which then have to be the same.
 
-    Raises SightlineError if a run has no audit, the runs have other test images, or the page cannot be
-    written.
+    Returns:
+        The path of the page.
+
+    Raises:
+        InputError: The runs have other classes or test images.
+        NotFoundError: A folder or its predictions are missing.
+        DamagedFileError: A file of a run cannot be read.
+        WriteError: The page cannot be written.
     """
-    page = render_comparison(load_report_data(folder_a), load_report_data(folder_b), numbers)
+    page = render_comparison(read_run(folder_a), read_run(folder_b), found, rows=rows)
     try:
         write_text(Path(path), page)
     except OSError as error:
-        raise SightlineError(
+        raise WriteError(
             f"the comparison cannot be written to {path} ({error.strerror}); make room or choose another path"
         ) from error
     return Path(path)
 
 
-def render_comparison(a: ReportData, b: ReportData, numbers: Mapping[str, Any]) -> str:
+def render_comparison(a: RunData, b: RunData, found: Comparison, *, rows: Rows | None = None) -> str:
     """Return the page that compares run B with run A as HTML; see `write_comparison`."""
-    for run in (a, b):
-        if run.audit is None:
-            raise SightlineError(f"the run {run.name} has no audit; audit it first: sightline audit RUN")
-    if a.class_names != b.class_names or (
-        "rows" not in numbers and not np.array_equal(a.predictions.labels, b.predictions.labels)
-    ):
-        raise SightlineError(
+    same = a.class_names == b.class_names
+    if not same or (rows is None and not np.array_equal(a.predictions.labels, b.predictions.labels)):
+        raise InputError(
             f"the runs {a.name} and {b.name} were tested on other images or labels; compare runs on the "
             "same data"
         )
-    sections = [_summary(a, b, numbers), _images(numbers), _classes(numbers)]
-    title = f"{short_name(a.name, most=36)} → {short_name(b.name, most=36)}"
-    return render_shell(title, sections, payload=_payload(a, b, numbers), entry="comparison")
+    if rows is None:
+        every = np.arange(len(a.predictions))
+        rows = Rows(every, every)
+    sections = [_summary(a, b, found), _changes(a), _classes(found)]
+    title = f"{short_name(a.name, limit=36)} → {short_name(b.name, limit=36)}"
+    return render_shell(title, sections, payload=_payload(a, b, found, rows), entry="comparison")
 
 
-def _summary(a: ReportData, b: ReportData, numbers: Mapping[str, Any]) -> Section:
-    accuracy, test = numbers["accuracy"], numbers["mcnemar"]
-    low, high = (100 * bound for bound in accuracy["interval"])
-    change = 100 * accuracy["difference"]
-    sure = test["p"] < 0.05
-    word = "better" if change > 0 else "worse" if change < 0 else "no different"
-    lead = (
-        f"B is {word} than A by this test set."
-        if sure and change
-        else "On this test set the two cannot be told apart: as many images may have changed by chance."
-    )
+def _summary(a: RunData, b: RunData, found: Comparison) -> Section:
+    change, (low, high) = 100 * found.difference, (100 * bound for bound in found.interval)
+    digits = digits_of((low, high), largest=2)
+    word = "better" if change > 0 else "worse"
+    lead = f"B is {word} than A on these test images."
+    if found.p >= 0.05 or not change:
+        lead = (
+            "These test images do not tell which run is better: as many answers may have changed by chance."
+        )
     headline = Headline(
-        _signed(change, 2),
-        f"points of accuracy, from {percent(accuracy['a'], digits=2)} to {percent(accuracy['b'], digits=2)}",
-        f"95\u00a0% interval {_signed(low, 2)} to {_signed(high, 2)} points; McNemar p {number(test['p'])}",
+        _signed(change, digits),
+        f"points of accuracy, from {percent(found.accuracy_a, digits=digits)} to "
+        f"{percent(found.accuracy_b, digits=digits)}",
+        f"95\u00a0% interval {_signed(low, digits)} to {_signed(high, digits)} points; McNemar's test "
+        f"{p_value(found.p)}",
     )
     facts = Facts(
         (
             ("A", page_name(a.name)),
             ("B", page_name(b.name)),
-            ("Fixed: wrong in A, right in B", plural(len(numbers["fixed"]), "image")),
-            ("Broken: right in A, wrong in B", plural(len(numbers["broken"]), "image")),
-            ("Churned: wrong in both, differently", plural(len(numbers["churned"]), "image")),
+            ("Fixed: wrong in A, right in B", plural(len(found.fixed), "image")),
+            ("Broken: right in A, wrong in B", plural(len(found.broken), "image")),
+            ("Churned: wrong in both, in different ways", plural(len(found.churned), "image")),
         )
     )
-    return Section("Summary", "summary", "Comparison", lead, (headline, facts))
+    return Section(_SUMMARY, lead, (headline, facts))
 
 
-def _images(numbers: Mapping[str, Any]) -> Section:
+def _changes(a: RunData) -> Section:
     lead = (
-        "Each image with what A and B said and where each looked: does B look at the object more than A did, "
-        "or did the answers change by chance?"
+        "Each image with the answers of A and B and where each looked. Does B look at the object more than "
+        "A, or did the answers change by chance?"
     )
-    return Section("What changed", "changes", "Comparison", lead, (Tool("changes"),))
+    blocks: tuple[Block, ...] = (Tool("changes"),)
+    if a.pictures is None:
+        blocks = (Note(f"{page_name(a.name)} keeps no pictures. sightline audit RUN adds them."), *blocks)
+    return Section(_CHANGES, lead, blocks)
 
 
-def _classes(numbers: Mapping[str, Any]) -> Section:
-    tested = [row for row in numbers["per_class"] if row["count"]]
-    rows = sorted(tested, key=lambda row: row["difference"])
+def _classes(found: Comparison) -> Section:
+    table = found.per_class.query("count > 0").sort_values("difference", kind="stable")
     columns = (
         Column("Class"),
         Column("A", numeric=True),
@@ -121,37 +156,38 @@ def _classes(numbers: Mapping[str, Any]) -> Section:
         Column("95\u00a0% interval", numeric=True),
         Column("Images", numeric=True),
     )
+    rows = [{str(key): value for key, value in row.items()} for row in table.to_dict("records")]
+    digits = digits_of(*((100 * row["interval_low"], 100 * row["interval_high"]) for row in rows), largest=2)
     cells = tuple(
         (
             page_name(str(row["label"])),
-            percent(row["a"]),
-            percent(row["b"]),
-            _signed(100 * row["difference"], 1),
-            f"{_signed(100 * row['interval_low'], 1)} to {_signed(100 * row['interval_high'], 1)}",
+            percent(row["a"], digits=digits),
+            percent(row["b"], digits=digits),
+            _signed(100 * row["difference"], digits),
+            f"{_signed(100 * row['interval_low'], digits)} to {_signed(100 * row['interval_high'], digits)}",
             count(row["count"]),
         )
         for row in rows
     )
-    lead = "Which classes gained and which paid for it; the largest loss comes first."
-    block: Block = Table("Share of the class's test images that is right.", columns, cells)
-    return Section("Per class", "per-class", "Comparison", lead, (block,))
+    lead = "Which classes gained, and which lost? The largest loss comes first."
+    return Section(
+        _CLASSES, lead, (Table("Share of the test images of the class that is right.", columns, cells),)
+    )
 
 
 def _signed(value: float, digits: int) -> str:
     """
-    >>> _signed(-1.25, 1), _signed(0.5, 2)
-    ('−1.2', '+0.50')
+    >>> _signed(-1.25, 1), _signed(0.5, 2), _signed(-0.001, 1)
+    ('−1.2', '+0.50', '0.0')
     """
-    return f"{value:+.{digits}f}".replace("-", "−")
+    text = f"{value:+.{digits}f}"
+    return text[1:] if not float(text) else text.replace("-", "−")
 
 
-def _payload(a: ReportData, b: ReportData, numbers: Mapping[str, Any]) -> Payload:
-    assert a.audit is not None
-    assert b.audit is not None
-    groups = {name: np.asarray(numbers[name], np.int64)[:_MOST_PER_GROUP] for name in GROUPS}
-    rows = np.concatenate(list(groups.values()))
-    own = {side: np.asarray(places)[rows] for side, places in numbers.get("rows", {}).items()}
-    own = own or {"a": rows, "b": rows}
+def _payload(a: RunData, b: RunData, found: Comparison, rows: Rows) -> Payload:
+    groups = {name: np.asarray(getattr(found, name), np.int64)[:_GROUP_LIMIT] for name in GROUPS}
+    changed = np.concatenate(list(groups.values()))
+    own = {"a": rows.a[changed], "b": rows.b[changed]}
     columns, blobs = Columns(), {}
     add_colors(columns)
     columns.add_integers("test.index", own["a"])
@@ -163,17 +199,18 @@ def _payload(a: ReportData, b: ReportData, numbers: Mapping[str, Any]) -> Payloa
     for side, run in (("a", a), ("b", b)):
         columns.add_integers(f"test.{side}", run.predictions.predicted[own[side]])
         columns.add_floats(f"test.{side}_sure", run.predictions.confidence[own[side]])
-        arrays = run.audit.arrays if run.audit else {}
-        if "maps_predicted" in arrays:
-            maps = reduced_maps(arrays["maps_predicted"][own[side]], 2 * len(rows))
+        if run.pictures and run.pictures.maps_predicted is not None:
+            maps = reduced_maps(run.pictures.maps_predicted[own[side]], 2 * len(changed))
             add_maps(columns, side, maps)
             grids[side] = list(maps.shape[1:])
-    sprites = make_sprites(a.audit.arrays["thumbnails"][own["a"]], most_pixels=TEST_PIXELS)
+    sprites = blank_sprites()
+    if a.pictures:
+        sprites = make_sprites(a.pictures.thumbnails[own["a"]], limit=TEST_PIXELS)
     manifest = {
         "names": [page_name(name) for name in a.class_names],
         "keys": class_keys(a.class_names),
         "groups": GROUPS,
-        "totals": [len(numbers[name]) for name in GROUPS],
+        "totals": [len(getattr(found, name)) for name in GROUPS],
         "grids": grids,
         "sprites": {"test": add_sprites(blobs, "test", sprites)},
         "columns": columns.places,

@@ -1,7 +1,4 @@
-"""The pictures of `figures/`: which ones a run allows, and their files.
-
-Sheets of pictures: rows of tiles under captions, in one drawing.
-"""
+"""Sheets of pictures, rows of tiles under captions, and the PNG files of a run's `figures/`."""
 
 from __future__ import annotations
 
@@ -15,10 +12,11 @@ from matplotlib.figure import Figure
 
 from sightline.files import write_atomic
 from sightline.predictions.metrics import confusion
-from sightline.report import charts, pictures
+from sightline.report import charts
 from sightline.report.charts import INK, MUTED, Drawing, png
-from sightline.report.formatting import percent, short_name
-from sightline.report.run_data import Gallery, ReportData
+from sightline.report.formatting import number, percent, short_name
+from sightline.report.gallery import map_message, maps_alone, maps_overlaid
+from sightline.report.run_data import ExplainedImages, RunData
 
 _TILE_INCHES = 1.0
 _GAP = 0.06  # of a tile
@@ -79,42 +77,42 @@ def _tile(axes, image: np.ndarray, message: str, left: float, top: float) -> Non
         axes.text(left + 0.5, top + 0.5, words, fontsize=7, ha="center", va="center", color=INK)
 
 
-_SHEET_NAME = 13  # letters of a class name that fit above a tile
+TILE_NAME = 13  # letters of a class name that fit above a tile
 
 
-def chart_drawings(data: ReportData) -> dict[str, Drawing]:
+def _chart_drawings(run: RunData) -> dict[str, Drawing]:
     """Return, by name, a drawing for every chart that the run's files allow."""
-    matrix = confusion(data.predictions.labels, data.predictions.predicted, len(data.class_names))
+    matrix = confusion(run.predictions.labels, run.predictions.predicted, len(run.class_names))
     result: dict[str, Drawing] = {
-        "accuracy_per_class": partial(charts.accuracy_per_class, matrix=matrix, names=data.class_names),
-        "confusion": partial(charts.confusion, matrix=matrix, names=data.class_names),
+        "accuracy_per_class": partial(charts.accuracy_per_class, matrix=matrix, names=run.class_names),
+        "confusion": partial(charts.confusion, matrix=matrix, names=run.class_names),
     }
-    if data.history is not None:
-        result["loss"] = partial(charts.curves, history=data.history, quantity="loss")
-        result["accuracy"] = partial(charts.curves, history=data.history, quantity="accuracy")
-    if data.steps is not None:
-        result["learning_rate"] = partial(charts.learning_rate, steps=data.steps)
-    if data.range_test is not None:
-        result["range_test"] = partial(charts.range_test, table=data.range_test, card=data.range_card)
+    if run.history is not None:
+        result["loss"] = partial(charts.curves, history=run.history, quantity="loss")
+        result["accuracy"] = partial(charts.curves, history=run.history, quantity="accuracy")
+    if run.steps is not None:
+        result["learning_rate"] = partial(charts.learning_rate, steps=run.steps)
+    if run.range_test is not None:
+        result["range_test"] = partial(charts.range_test, table=run.range_test, card=run.range_card)
     return result
 
 
-def write_figures(data: ReportData, folder: Path) -> list[Path]:
+def write_figures(run: RunData, folder: Path) -> list[Path]:
     """Write every drawing as `folder/NAME.png` and return the paths."""
     folder.mkdir(exist_ok=True)
     paths = []
-    for name, drawing in (chart_drawings(data) | _sample_sheets(data) | _gallery_sheets(data)).items():
+    for name, drawing in (_chart_drawings(run) | _sample_sheets(run) | _explained_sheets(run)).items():
         picture = png(drawing)
         paths.append(folder / f"{name}.png")
         write_atomic(paths[-1], lambda file, picture=picture: file.write(picture))
     return paths
 
 
-def _sample_sheets(data: ReportData) -> dict[str, Drawing]:
-    if data.samples is None:
+def _sample_sheets(run: RunData) -> dict[str, Drawing]:
+    if run.samples is None:
         return {}
-    samples = data.samples
-    names = [short_name(data.class_names[label], most=_SHEET_NAME) for label in samples.labels]
+    samples = run.samples
+    names = [short_name(run.class_names[label], limit=TILE_NAME) for label in samples.labels]
     again = ["original", *(f"draw {k}" for k in range(1, len(samples.augmented_one)))]
     pair = [Row("as it is", samples.images), Row("augmented", samples.augmented)]
     return {
@@ -124,35 +122,56 @@ def _sample_sheets(data: ReportData) -> dict[str, Drawing]:
     }
 
 
-def _gallery_sheets(data: ReportData) -> dict[str, Drawing]:
+def _explained_sheets(run: RunData) -> dict[str, Drawing]:
     result: dict[str, Drawing] = {}
-    if wrong := data.galleries.get("mistakes"):
-        captions = [_caption(data, i) for i in wrong.index]
+    if wrong := run.explained.get("mistakes"):
+        captions = _captions(run, wrong)
         rows = [Row("picture", wrong.images)]
-        both = _map_rows(wrong, data.main_layer, "predicted") + _map_rows(wrong, data.main_layer, "label")
         result["mistakes"] = partial(sheet, rows=rows, captions=captions)
-        result["mistakes_maps"] = partial(sheet, rows=rows + both, captions=captions)
-    if right := data.galleries.get("correct"):
-        rows = [Row("picture", right.images), *_map_rows(right, data.main_layer, "predicted")]
-        captions = [_caption(data, i) for i in right.index]
-        result["correct_maps"] = partial(sheet, rows=rows, captions=captions)
+        for target in ("predicted", "label"):
+            rows = rows + map_rows(
+                f"{_WORDS[target]} class", wrong.images, wrong.maps[run.main_layer][target]
+            )
+        result["mistakes_maps"] = partial(sheet, rows=rows, captions=captions)
+    if right := run.explained.get("correct"):
+        rows = [Row("picture", right.images)]
+        rows += map_rows("predicted class", right.images, right.maps[run.main_layer]["predicted"])
+        result["correct_maps"] = partial(sheet, rows=rows, captions=_captions(run, right))
     return result
 
 
-def _map_rows(gallery: Gallery, layer: str, target: str) -> list[Row]:
-    raw = gallery.maps[layer][target]
-    messages = [pictures.message(one) for one in raw]
-    word = "predicted" if target == "predicted" else "true"
+_WORDS = {"predicted": "predicted", "label": "true"}
+
+
+def map_rows(heading: str, images: np.ndarray, raw: np.ndarray, words: Sequence[str] = ()) -> list[Row]:
+    """Return the rows of raw maps (M, h, w) alone and over their images.
+
+    words: what to say in place of each map that cannot be drawn, by default the reason.
+    """
+    reasons = [map_message(one) for one in raw]
+    said = [word if reason else "" for word, reason in zip(words or reasons, reasons, strict=True)]
     return [
-        Row(f"{word} class:\nmap", pictures.alone(raw), messages),
-        Row(f"{word} class:\noverlay", pictures.overlaid(gallery.images, raw), messages),
+        Row(f"{heading}:\nmap", maps_alone(raw), said),
+        Row(f"{heading}:\noverlay", maps_overlaid(images, raw), said),
     ]
 
 
-def _caption(data: ReportData, index: np.int64) -> str:
-    label, predicted = data.predictions.labels[index], data.predictions.predicted[index]
-    true, guess = (short_name(data.class_names[c], most=_SHEET_NAME) for c in (label, predicted))
-    sure = percent(data.predictions.confidence[index], digits=0)
-    if label == predicted:
-        return f"{true}\n{sure} sure"
-    return f"{guess},\nnot {true}\nloss {data.predictions.loss[index]:.2f}, {sure}"
+def _captions(run: RunData, shown: ExplainedImages) -> list[str]:
+    p = run.predictions
+    return [
+        tile_caption(
+            run.class_names, int(p.labels[i]), int(p.predicted[i]), float(p.loss[i]), float(p.confidence[i])
+        )
+        for i in shown.index.tolist()
+    ]
+
+
+def tile_caption(names: Sequence[str], label: int, predicted: int, loss: float, confidence: float) -> str:
+    """Return what stands above a test image: what it was taken for, what it is, loss and confidence.
+
+    >>> tile_caption(["cat", "dog"], 0, 1, 2.4813, 0.913).splitlines()
+    ['dog,', 'not cat', 'loss 2.48, 91\xa0%']
+    """
+    true, guess = (short_name(names[c], limit=TILE_NAME) for c in (label, predicted))
+    sure = percent(confidence, digits=0)
+    return f"{true}\n{sure}" if label == predicted else f"{guess},\nnot {true}\nloss {number(loss)}, {sure}"

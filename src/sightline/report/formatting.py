@@ -1,9 +1,9 @@
-"""Numbers and names as the report writes them.
+"""Numbers, names and addresses as the report writes them.
 
-A class name can be anything that a folder can be called: it is shortened, kept on one line,
-and a name in right-to-left letters cannot turn the words around it.
-
-Addresses inside the page: `#true=cat&pred=dog&sort=loss` is a view of the gallery.
+A number has the digits that its interval supports: +0.26 points (0.00 to 0.50). A class name can be
+anything that a folder can be called: it is shortened, kept on one line, and a name in right-to-left letters
+cannot turn the words around it. An address inside the page, `#true=cat&pred=dog&sort=loss`, is a view of the
+gallery.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ import unicodedata
 from collections.abc import Sequence
 from urllib.parse import quote, urlencode
 
+import numpy as np
+
 # No-break spaces: a unit never stands alone on a new line.
 _PERCENT = "\u00a0%"
 _ISOLATE, _POP = "\u2068", "\u2069"
@@ -20,20 +22,20 @@ _ISOLATE, _POP = "\u2068", "\u2069"
 _BIDI_CONTROLS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
-def short_name(name: str, *, most: int = 48) -> str:
-    """Return `name` on one line, without control characters, at most `most` characters long.
+def short_name(name: str, *, limit: int = 48) -> str:
+    """Return `name` on one line, without control characters, at most `limit` characters long.
 
-    >>> short_name("tab\\there", most=48), short_name("a" * 50, most=8)
+    >>> short_name("tab\\there", limit=48), short_name("a" * 50, limit=8)
     ('tab here', 'aaaaaaa…')
     """
     kept = (" " if unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") else c for c in name)
     line = " ".join("".join(c for c in kept if c not in _BIDI_CONTROLS).split()) or "(no name)"
-    return line if len(line) <= most else line[: most - 1].rstrip() + "…"
+    return line if len(line) <= limit else line[: limit - 1].rstrip() + "…"
 
 
-def page_name(name: str, *, most: int = 48) -> str:
+def page_name(name: str, *, limit: int = 48) -> str:
     """Return `short_name`, isolated when it holds right-to-left letters, for use inside a sentence."""
-    name = short_name(name, most=most)
+    name = short_name(name, limit=limit)
     if any(unicodedata.bidirectional(c) in ("R", "AL", "AN") for c in name):
         return f"{_ISOLATE}{name}{_POP}"
     return name
@@ -56,22 +58,74 @@ def percent(share: float, *, digits: int = 1) -> str:
     return f"{100 * share:.{digits}f}{_PERCENT}" if math.isfinite(share) else "–"
 
 
-def percent_range(low: float, high: float) -> str:
+def percent_range(low: float, high: float, *, digits: int = 1) -> str:
     """
     >>> percent_range(0.8256, 0.9448)
     '82.6–94.5\\xa0%'
     """
-    return f"{100 * low:.1f}–{100 * high:.1f}{_PERCENT}"
+    return f"{100 * low:.{digits}f}–{100 * high:.{digits}f}{_PERCENT}"
+
+
+def digits_of(*intervals: tuple[float, float], largest: int = 3) -> int:
+    """Return how many decimals the narrowest of these intervals supports: two digits of its width.
+
+    >>> digits_of((0.0, 0.5)), digits_of((7.9, 21.5)), digits_of((0.0, 6.8), (1.0, 1.5)), digits_of((1, 1))
+    (2, 0, 2, 3)
+    """
+    widths = [high - low for low, high in intervals if math.isfinite(high - low)]
+    width = min(widths, default=1.0)
+    return largest if width <= 0 else min(largest, max(0, 1 - math.floor(math.log10(width))))
+
+
+def percent_digits(*intervals: tuple[float, float]) -> int:
+    """Return the decimals of per cent that the narrowest of these intervals of shares supports.
+
+    >>> percent_digits((0.723, 0.777)), percent_digits((0.957, 0.958)), percent_digits((0.3, 0.5))
+    (1, 2, 0)
+    """
+    return digits_of(*((100 * low, 100 * high) for low, high in intervals), largest=2)
+
+
+def interval_text(value: float, low: float, high: float, *, sign: bool = False) -> str:
+    """Return a number and its interval, all with the digits that the interval supports.
+
+    >>> interval_text(0.2618, 0.0, 0.5, sign=True), interval_text(3.47, -2.7, 6.8)
+    ('+0.26 (0.00 to 0.50)', '3.5 (−2.7 to 6.8)')
+    """
+    digits = digits_of((low, high))
+    plus = "+" if sign else ""
+    return f"{value:{plus}.{digits}f} ({low:.{digits}f} to {high:.{digits}f})".replace("-", "−")
+
+
+def p_value(p: float) -> str:
+    """Return a p-value with its relation; below 0.001 nobody needs more.
+
+    >>> p_value(8e-7), p_value(0.0213), p_value(0.5), p_value(0.9996)
+    ('p < 0.001', 'p = 0.021', 'p = 0.50', 'p = 1.00')
+    """
+    if p < 0.001:
+        return "p < 0.001"
+    return f"p = {p:.{3 if p < 0.0995 else 2}f}"
 
 
 def number(value: float) -> str:
-    """
-    >>> number(2.30259), number(0.000385), number(float("inf"))
-    ('2.303', '0.000385', 'inf')
+    """Return a number without an interval: two decimals, or two digits of a small one.
+
+    >>> number(2.30259), number(0.5272), number(0.000386), number(-0.5), number(float("inf"))
+    ('2.30', '0.53', '0.00039', '−0.50', 'inf')
     """
     if not math.isfinite(value):
         return str(value)
-    return f"{value:.3f}" if abs(value) >= 0.1 or value == 0 else f"{value:.3g}"
+    text = f"{value:.2f}" if abs(value) >= 0.095 or value == 0 else f"{value:.2g}"
+    return text.replace("-", "−")
+
+
+def learning_rate(value: float) -> str:
+    """
+    >>> learning_rate(0.30481), learning_rate(1e-5), learning_rate(12.0)
+    ('0.305', '0.00001', '12')
+    """
+    return np.format_float_positional(float(f"{value:.3g}"), trim="-")
 
 
 def duration(seconds: float) -> str:

@@ -1,8 +1,7 @@
-"""What the page's script reads: one manifest as JSON, numbers as packed columns, pictures as sheets.
+"""Pictures and numbers for the page: single tiles, sheets of many small pictures, the payload of its script.
 
-The galleries of the report as columns: every test image, and the training images that matter.
-
-Many small pictures in few large ones: what a browser opens once and shows in parts.
+The payload is one manifest as JSON, numbers as packed columns, and pictures as sheets: every test image, and
+the training images that the findings name.
 """
 
 from __future__ import annotations
@@ -11,25 +10,71 @@ import base64
 import io
 import json
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib import colormaps
 from PIL import Image
 
 from sightline.attribution import display
 from sightline.audit import curation
-from sightline.audit.result import Action, Cause, DifficultyKind
+from sightline.audit.result import Action, Cause, DifficultyKind, SplitName
+from sightline.report.blocks import Picture
 from sightline.report.formatting import class_keys, page_name, short_name
-from sightline.report.run_data import AuditFiles, ReportData
+from sightline.report.run_data import Pictures, RunData
+
+NO_EVIDENCE = "no positive evidence"
+NOT_FINITE = "not finite"
+# Up to this side a picture is stored without loss and enlarged pixel by pixel; above it, it is reduced.
+LOSSLESS_SIDE = 64
+LARGEST_SIDE = 160
+
+
+def tile_picture(image: np.ndarray, alt: str) -> Picture:
+    """Return an image (H, W, 3) uint8 as a picture of its own for the page."""
+    buffer = io.BytesIO()
+    if max(image.shape[:2]) <= LOSSLESS_SIDE:
+        Image.fromarray(image).save(buffer, "PNG", optimize=True)
+        return Picture(f"data:image/png;base64,{encode(buffer.getvalue())}", alt)
+    reduced = Image.fromarray(image)
+    reduced.thumbnail((LARGEST_SIDE, LARGEST_SIDE), Image.Resampling.LANCZOS)
+    reduced.save(buffer, "JPEG", quality=85)
+    return Picture(f"data:image/jpeg;base64,{encode(buffer.getvalue())}", alt)
+
+
+def encode(raw: bytes) -> str:
+    return base64.b64encode(raw).decode("ascii")
+
+
+def map_message(raw: np.ndarray) -> str:
+    """Return why a raw map (h, w) cannot be drawn, or nothing if it can.
+
+    >>> [map_message(np.array(raw)) for raw in ([[-1.0, 0.0]], [[np.nan, 1.0]], [[2.0]])]
+    ['no positive evidence', 'not finite', '']
+    """
+    if not np.isfinite(raw).all():
+        return NOT_FINITE
+    return "" if raw.max() > 0 else NO_EVIDENCE
+
+
+def maps_alone(raw: np.ndarray) -> np.ndarray:
+    """Colour raw maps (M, h, w) at their own resolution: (M, h, w, 3) uint8, one cell per pixel."""
+    return display.colorize(display.heatmap(raw, raw.shape[1:]))
+
+
+def maps_overlaid(images: np.ndarray, raw: np.ndarray) -> np.ndarray:
+    """Lay raw maps (M, h, w) over images (M, H, W, 3) uint8, enlarged to their size."""
+    return display.overlay(images, display.heatmap(raw, images.shape[1:3]))
+
 
 # Half of the 8,192 pixels that every browser can decode: a sheet then takes 64 MiB at most.
 SHEET_SIDE = 4096
 # Above this many pixels a sheet is stored at the lower quality, a third smaller.
 _FINE_PIXELS = 12_000_000
 _QUALITY, _LOWER_QUALITY = 75, 60
+_BLANK_SIDE = 32
 
 
 @dataclass(frozen=True)
@@ -46,13 +91,13 @@ class Sprites:
     sheets: tuple[bytes, ...]
 
 
-def make_sprites(images: np.ndarray, *, most_pixels: int) -> Sprites:
-    """Lay pictures, uint8 (N, h, w, 3), on sheets; reduced until all of them have `most_pixels` at most.
+def make_sprites(images: np.ndarray, *, limit: int) -> Sprites:
+    """Lay pictures, uint8 (N, h, w, 3), on sheets; reduced until all of them have `limit` pixels at most.
 
     Pixels are kept at their own size where they fit, so that a small picture can be enlarged pixel by pixel.
     """
     number, height, width = images.shape[:3]
-    factor = math.sqrt(most_pixels / max(number * height * width, 1))
+    factor = math.sqrt(limit / max(number * height * width, 1))
     if factor < 1:
         height, width = max(1, int(height * factor)), max(1, int(width * factor))
         images = _reduce(images, (width, height))
@@ -62,6 +107,13 @@ def make_sprites(images: np.ndarray, *, most_pixels: int) -> Sprites:
     parts = [images[start : start + per_sheet] for start in range(0, number, per_sheet)]
     sheets = tuple(_encode(_lay(part, across), quality) for part in parts)
     return Sprites(width, height, across, per_sheet, sheets)
+
+
+def blank_sprites() -> Sprites:
+    """Return one transparent picture for any number of images: without pictures the script is the same."""
+    buffer = io.BytesIO()
+    Image.new("RGBA", (1, 1)).save(buffer, "WEBP", lossless=True)
+    return Sprites(_BLANK_SIDE, _BLANK_SIDE, 1, 2**31 - 1, (buffer.getvalue(),))
 
 
 def _reduce(images: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -91,12 +143,9 @@ def _encode(sheet: np.ndarray, quality: int) -> bytes:
 # Pictures of 10,000 test images at 32 pixels are kept as they are; of more, or larger ones, reduced.
 TEST_PIXELS, TRAIN_PIXELS = 12_000_000, 5_000_000
 MAP_BYTES = 1_600_000
-MOST_TEST, MOST_TRAIN = 20_000, 5_000
+TEST_LIMIT, TRAIN_LIMIT = 20_000, 5_000  # images
 # The first is the one that a page opens with.
 COLORS = ("inferno", "viridis", "cividis")
-# A column holds the place of a cause here plus one, and 0 for none; so do kinds of difficulty.
-ALL_CAUSES = tuple(Cause)
-KINDS = tuple(DifficultyKind)
 _TYPES = {"u1": "u8", "u2": "u16", "u4": "u32", "i1": "i8", "i2": "i16", "i4": "i32", "f4": "f32"}
 
 
@@ -145,13 +194,14 @@ class Columns:
         values = np.asarray(values, np.float64)
         self.add(name, np.where(np.isfinite(values), values, np.nan).astype(np.float32))
 
+    def add_choices(self, name: str, values: pd.Series, choices: tuple[str, ...]) -> None:
+        """Add words of a closed list as their place in it plus one; 0 for any other word."""
+        codes = pd.Categorical(values, categories=["", *choices]).codes
+        self.add(name, np.maximum(np.asarray(codes), 0).astype(np.uint8))
+
     @property
     def base64(self) -> str:
         return encode(b"".join(self._parts))
-
-
-def encode(raw: bytes) -> str:
-    return base64.b64encode(raw).decode("ascii")
 
 
 def add_sprites(blobs: dict[str, str], name: str, sprites: Sprites) -> dict[str, Any]:
@@ -188,63 +238,56 @@ def reduced_maps(maps: np.ndarray, number: int) -> np.ndarray:
 
 def add_colors(columns: Columns) -> None:
     """Add the colour maps that the page paints heat with: 256 colours of three bytes each."""
+    from matplotlib import colormaps  # only where a page is made: the import takes longer than the page's own
+
     for name in COLORS:
         columns.add(f"colors.{name}", colormaps[name](np.arange(256), bytes=True)[:, :3])
-
-
-def kept_tests(data: ReportData) -> np.ndarray:
-    """Return the rows of the gallery in ascending order: all, or the ones with the highest loss."""
-    loss = data.predictions.loss
-    return np.sort(np.argsort(-loss, kind="stable")[:MOST_TEST])
 
 
 _TOP = 5
 _EPOCHS = 64  # points of a curve; of a longer training every k-th epoch is shown
 
 
-def gallery_payload(data: ReportData) -> Payload:
-    """Return what the script of the page needs of a run with an audit."""
-    audit = data.audit
-    assert audit is not None
+def gallery_payload(run: RunData) -> Payload:
+    """Return what the script of a run's page needs."""
     columns, blobs = Columns(), {}
-    tests, trains = kept_tests(data), _kept_trainings(audit)
+    tests, trains = kept_tests(run), kept_trainings(run)
     add_colors(columns)
-    _add_tests(columns, data, audit, tests)
-    epochs = _add_trainings(columns, audit, trains)
-    grids = _add_maps(columns, data, audit, tests)
-    _add_neighbours(columns, audit)
-    kept = np.argsort(audit.arrays["train_rows"], kind="stable")
-    place = kept[np.searchsorted(audit.arrays["train_rows"], trains, sorter=kept)]
-    train_pictures = audit.arrays["train_thumbnails"][place]
+    _add_tests(columns, run, tests)
+    epochs = _add_trainings(columns, run, trains)
     manifest = {
-        "names": [page_name(name) for name in data.class_names],
-        "keys": class_keys(data.class_names),
-        "run": data.name,
-        "layer": data.main_layer,
-        "tests": len(data.predictions),
-        "trainings": len(audit.train),
+        "names": [page_name(name) for name in run.class_names],
+        "keys": class_keys(run.class_names),
+        "run": run.name,
+        "layer": run.main_layer,
+        "tests": len(run.predictions),
+        "trainings": len(run.audit.train),
         "epochs": epochs,
-        "grids": grids,
-        "slices": [_slice(one) for one in audit.facts.get("slices", ())],
-        "fixes": [_fix(one) for one in audit.facts.get("fixes", ())],
-        "data": data.data.get("fingerprint"),
+        "grids": _add_maps(columns, run, tests),
+        "slices": [
+            {"name": short_name(one.name, limit=120), "evidence": one.evidence} for one in run.audit.slices
+        ],
+        "fixes": [
+            {"title": short_name(fix.title, limit=120), "split": fix.split, "images": fix.images}
+            for fix in run.audit.fixes
+        ],
+        "data": run.data.fingerprint if run.data else None,
         "sprites": {
-            "test": add_sprites(
-                blobs, "test", make_sprites(audit.arrays["thumbnails"][tests], most_pixels=TEST_PIXELS)
-            ),
-            "train": add_sprites(blobs, "train", make_sprites(train_pictures, most_pixels=TRAIN_PIXELS)),
+            name: add_sprites(blobs, name, sprites)
+            for name, sprites in _sprites(run.pictures, tests, trains).items()
         },
-        "columns": columns.places,
         "enums": page_enums(),
     }
+    _add_neighbors(columns, run)
+    manifest["columns"] = columns.places
     return Payload(manifest, {"columns": columns.base64, **blobs})
 
 
 def page_enums() -> dict[str, Any]:
     """The closed lists that the script reads, so that each has one definition."""
     return {
-        "causes": ALL_CAUSES,
-        "kinds": KINDS,
+        "causes": tuple(Cause),
+        "kinds": tuple(DifficultyKind),
         "actions": tuple(Action),
         "fixes_format": curation.FORMAT,
         "fixes_version": curation.VERSION,
@@ -252,99 +295,97 @@ def page_enums() -> dict[str, Any]:
     }
 
 
-def _slice(facts: dict[str, Any]) -> dict[str, str]:
-    return {"name": short_name(str(facts["name"]), most=120), "evidence": str(facts.get("evidence", ""))}
+def kept_tests(run: RunData) -> np.ndarray:
+    """Return the test images of the page in ascending order: all, or the ones with the highest loss."""
+    return np.sort(np.argsort(-run.predictions.loss, kind="stable")[:TEST_LIMIT])
 
 
-def _fix(facts: dict[str, Any]) -> dict[str, Any]:
-    images = [int(index) for index in facts.get("images", ())]
+def kept_trainings(run: RunData) -> np.ndarray:
+    """Return the training images of the page in ascending order.
+
+    Those that a fix, a label issue or a pair names come first, then neighbours of the costliest mistakes.
+    """
+    audit = run.audit
+    named: list[Iterable[int]] = [fix.images for fix in audit.fixes if fix.split is SplitName.TRAIN]
+    if audit.label_issues.train:
+        named.append(issue.index for issue in audit.label_issues.train.rows)
+    for pair in audit.duplicates.pairs if audit.duplicates else ():
+        named.append(
+            i for i, split in ((pair.a, pair.a_split), (pair.b, pair.b_split)) if split is SplitName.TRAIN
+        )
+    order = [np.array([i for images in named for i in images], np.int64)]
+    order.append(audit.test["near_duplicate"].to_numpy(np.int64))
+    if near := audit.neighbors:
+        by_cost = np.argsort(-run.predictions.loss[near.rows], kind="stable")
+        order.append(near.indices[by_cost].ravel().astype(np.int64))
+    if run.pictures:
+        order.append(run.pictures.train_rows.astype(np.int64))
+    wanted = pd.unique(np.concatenate(order))
+    wanted = wanted[wanted >= 0]
+    if run.pictures:
+        wanted = wanted[np.isin(wanted, run.pictures.train_rows)]
+    return np.sort(wanted[:TRAIN_LIMIT])
+
+
+def _sprites(pictures: Pictures | None, tests: np.ndarray, trains: np.ndarray) -> dict[str, Sprites]:
+    if pictures is None:
+        return {"test": blank_sprites(), "train": blank_sprites()}
+    kept = np.argsort(pictures.train_rows, kind="stable")
+    place = kept[np.searchsorted(pictures.train_rows, trains, sorter=kept)]
     return {
-        "title": short_name(str(facts["title"]), most=120),
-        "split": facts.get("split", "test"),
-        "images": images,
+        "test": make_sprites(pictures.thumbnails[tests], limit=TEST_PIXELS),
+        "train": make_sprites(pictures.train_thumbnails[place], limit=TRAIN_PIXELS),
     }
 
 
-def _add_tests(columns: Columns, data: ReportData, audit: AuditFiles, rows: np.ndarray) -> None:
-    table = audit.test.iloc[rows]
+def _add_tests(columns: Columns, run: RunData, rows: np.ndarray) -> None:
+    table = run.audit.test.iloc[rows]
     columns.add_integers("test.index", rows)
-    for name in ("label", "predicted", "suggested", "slice", "twin", "set_size"):
+    for name in ("label", "predicted", "suggested", "slice", "near_duplicate", "set_size"):
         columns.add_integers(f"test.{name}", table[name].to_numpy())
-    for name in ("loss", "confidence", "margin", "ambiguity", "suspicion"):
+    for name in ("loss", "confidence", "margin", "ambiguity", "label_quality"):
         columns.add_floats(f"test.{name}", table[name].to_numpy())
-    causes = pd.Categorical(table["cause"].fillna(""), categories=["", *ALL_CAUSES])
-    columns.add("test.cause", np.maximum(np.asarray(causes.codes), 0).astype(np.uint8))
-    kinds = pd.Categorical(table["difficulty"], categories=["", *KINDS])
-    columns.add("test.difficulty", np.maximum(np.asarray(kinds.codes), 0).astype(np.uint8))
-    shares = data.predictions.probabilities[rows]  # (N, C)
+    columns.add_choices("test.cause", table["cause"], tuple(Cause))
+    columns.add_choices("test.difficulty", table["difficulty"], tuple(DifficultyKind))
+    shares = run.predictions.probabilities[rows]  # (N, C)
     best = np.argsort(-shares, axis=1, kind="stable")[:, :_TOP]
     columns.add_integers("test.top", best)
     columns.add("test.top_share", np.rint(65535 * np.take_along_axis(shares, best, axis=1)).astype(np.uint16))
 
 
-def _add_trainings(columns: Columns, audit: AuditFiles, rows: np.ndarray) -> int:
+def _add_trainings(columns: Columns, run: RunData, rows: np.ndarray) -> int:
     """Add the training images of the page; return how many points their curves have."""
-    table = audit.train.iloc[rows]
+    table, probability = run.audit.train.iloc[rows], run.probability
     columns.add_integers("train.index", rows)
-    for name in ("label", "suggested", "twin"):
+    for name in ("label", "suggested", "near_duplicate"):
         columns.add_integers(f"train.{name}", table[name].to_numpy())
-    for name in ("suspicion", "aum", "forgetting", "p_mean", "p_std"):
+    for name in ("label_quality", "aum", "forgetting", "p_mean", "p_std"):
         columns.add_floats(f"train.{name}", table[name].to_numpy())
-    if audit.probability is None or not len(audit.probability):
+    if probability is None or not len(probability):
         return 0
-    step = -(-len(audit.probability) // _EPOCHS)
-    curves = audit.probability[::step][:, rows].T.astype(np.float32)  # (R, E)
+    step = -(-len(probability) // _EPOCHS)
+    curves = probability[::step][:, rows].T.astype(np.float32)  # (R, E)
     shown = np.where(np.isfinite(curves), np.rint(254 * np.clip(curves, 0, 1)), 255)
     columns.add("train.curve", shown.astype(np.uint8))
-    columns.add_integers("epoch", np.arange(1, len(audit.probability) + 1, step))
+    columns.add_integers("epoch", np.arange(1, len(probability) + 1, step))
     return curves.shape[1]
 
 
-def _add_maps(
-    columns: Columns, data: ReportData, audit: AuditFiles, rows: np.ndarray
-) -> dict[str, list[int]]:
+def _add_maps(columns: Columns, run: RunData, rows: np.ndarray) -> dict[str, list[int]]:
     """Add the maps for the predicted class, and for the true class where it is another; return their size."""
-    if "maps_predicted" not in audit.arrays:
+    pictures = run.pictures
+    if pictures is None or pictures.maps_predicted is None or pictures.maps_true is None:
         return {}
-    wrong = rows[~data.predictions.correct[rows]]
+    wrong = rows[~run.predictions.correct[rows]]
     number = len(rows) + len(wrong)
-    predicted = reduced_maps(audit.arrays["maps_predicted"][rows], number)
+    predicted = reduced_maps(pictures.maps_predicted[rows], number)
     add_maps(columns, "predicted", predicted)
-    add_maps(columns, "true", reduced_maps(audit.arrays["maps_true"][wrong], number))
+    add_maps(columns, "true", reduced_maps(pictures.maps_true[wrong], number))
     return {name: list(predicted.shape[1:]) for name in ("predicted", "true")}
 
 
-def _add_neighbours(columns: Columns, audit: AuditFiles) -> None:
-    if "neighbours" not in audit.arrays:
-        return
-    columns.add_integers("neighbour.row", audit.arrays["neighbour_rows"])
-    columns.add_integers("neighbour.index", audit.arrays["neighbours"])
-    columns.add_floats("neighbour.similarity", audit.arrays["neighbour_similarity"])
-
-
-def suspects_of(audit: AuditFiles, split: str) -> list[int]:
-    """Return the images of a split whose label is suspected, the most suspicious first."""
-    found = (audit.facts.get("suspects") or {}).get(split) or {}
-    return [int(row["index"]) for row in found.get("top", ())]
-
-
-def _kept_trainings(audit: AuditFiles) -> np.ndarray:
-    """Return the training images of the page in ascending order.
-
-    Those that a fix, a suspicion or a pair names come first, then neighbours of the costliest mistakes.
-    """
-    arrays, facts = audit.arrays, audit.facts
-    named: list[int] = []
-    for fix in facts.get("fixes") or ():
-        named += fix.get("images", ()) if fix.get("split") == "train" else ()
-    named += suspects_of(audit, "train")
-    for pair in facts.get("duplicates", {}).get("pairs", ()):
-        named += [pair[side] for side in ("a", "b") if pair[f"{side}_split"] == "train"]
-    order = [np.asarray(named, np.int64), audit.test["twin"].to_numpy(np.int64)]
-    if "neighbours" in arrays:
-        by_cost = np.argsort(-audit.test["loss"].to_numpy()[arrays["neighbour_rows"]], kind="stable")
-        order.append(arrays["neighbours"][by_cost].ravel().astype(np.int64))
-    order.append(arrays["train_rows"].astype(np.int64))
-    wanted = pd.unique(np.concatenate(order))
-    pictured = wanted[np.isin(wanted, arrays["train_rows"])]
-    return np.sort(pictured[:MOST_TRAIN])
+def _add_neighbors(columns: Columns, run: RunData) -> None:
+    if near := run.audit.neighbors:
+        columns.add_integers("neighbour.row", near.rows)
+        columns.add_integers("neighbour.index", near.indices)
+        columns.add_floats("neighbour.similarity", near.similarity)

@@ -1,14 +1,10 @@
 """The report's figures one by one, for a notebook: functions of plain data, each of which returns a `Plot`.
 
-plot_confusion(predictions)                        # as the last line of a cell, it shows itself
-plot_confusion(predictions).save("confusion.png")
+    plot_confusion(predictions)                        # as the last line of a cell, it shows itself
+    plot_confusion(predictions).save("confusion.png")
 
-A drawing that a notebook shows by itself.
-
-A notebook shows a bare matplotlib figure only after `%matplotlib inline`, and one made with pyplot
-sometimes twice; a `Plot` is shown once, anywhere. Neither pyplot nor torch is imported.
-
-A sheet with some images of every class, to see at a glance what a data set holds.
+A notebook shows a bare matplotlib figure only after `%matplotlib inline`, and one made with pyplot sometimes
+twice; a `Plot` is shown once, anywhere. Neither pyplot nor torch is imported.
 """
 
 from __future__ import annotations
@@ -29,9 +25,9 @@ from sightline.errors import SightlineError
 from sightline.files import write_atomic
 from sightline.predictions.metrics import confusion, rank_mistakes
 from sightline.predictions.table import Predictions
-from sightline.report import charts, pictures
+from sightline.report import charts
 from sightline.report.charts import INK, Drawing, png, svg
-from sightline.report.figures import Row, sheet
+from sightline.report.figures import TILE_NAME, Row, map_rows, sheet, tile_caption
 from sightline.report.formatting import percent, short_name
 
 if TYPE_CHECKING:
@@ -95,7 +91,6 @@ def check_images(images: np.ndarray, number: int | None = None, of: str = "") ->
 _PER_CLASS = 8
 _CLASSES_IN_ROWS = 20
 _MOST_CLASSES = 1000  # a sheet of more would be higher than a picture file can be
-_sample_sheet_NAME = 13  # letters of a class name that fit beside a row and above a tile
 
 
 def write_sample_sheet(
@@ -110,7 +105,7 @@ def write_sample_sheet(
     Raises SightlineError if images and labels do not fit together, or the sheet cannot be written.
     """
     check_images(images, len(labels), "labels")
-    names = [short_name(name, most=_sample_sheet_NAME) for name in class_names[:_MOST_CLASSES]]
+    names = [short_name(name, limit=TILE_NAME) for name in class_names[:_MOST_CLASSES]]
     in_rows = len(names) <= _CLASSES_IN_ROWS
     each = [_spread(images, labels == c, _PER_CLASS if in_rows else 1) for c in range(len(names))]
     if in_rows:
@@ -127,8 +122,7 @@ def _spread(images: np.ndarray, chosen: np.ndarray, number: int) -> list[np.ndar
     return [*images[members[places]], *[white] * (number - len(places))]
 
 
-_NAME = 13  # letters of a class name that fit above a tile
-_CAPTION = 17  # letters that fit there in all
+_CAPTION = 17  # letters that fit above a tile in all
 _RANGE_TEST = ["seed", "lr", "loss", "smoothed"]  # columns of range_test.csv
 
 
@@ -153,8 +147,8 @@ class RangeTest(Protocol):
     def to_frame(self) -> pd.DataFrame: ...
 
 
-def plot_images(images: np.ndarray, captions: Sequence[str] | None = None, *, most: int = 20) -> Plot:
-    """Show the first `most` pictures, uint8 (N, H, W, 3), in lines of five, with a text above each.
+def plot_images(images: np.ndarray, captions: Sequence[str] | None = None, *, limit: int = 20) -> Plot:
+    """Show the first `limit` pictures, uint8 (N, H, W, 3), in lines of five, with a text above each.
 
     Raises SightlineError if the images are not such, or if there are not as many captions.
     """
@@ -163,8 +157,8 @@ def plot_images(images: np.ndarray, captions: Sequence[str] | None = None, *, mo
         raise SightlineError(
             f"there are {len(captions)} captions for {len(images)} images; pass one for each"
         )
-    texts = [] if captions is None else [short_name(text, most=_CAPTION) for text in captions[:most]]
-    return plot_sheet([Row("", images[:most])], texts)
+    texts = [] if captions is None else [short_name(text, limit=_CAPTION) for text in captions[:limit]]
+    return plot_sheet([Row("", images[:limit])], texts)
 
 
 def plot_curves(history: TrainingHistory | pd.DataFrame) -> Plot:
@@ -224,8 +218,8 @@ def plot_class_accuracy(predictions: Predictions) -> Plot:
     return Plot(partial(charts.accuracy_per_class, **_counts(predictions)))
 
 
-def plot_mistakes(predictions: Predictions, images: np.ndarray, *, most: int = 10) -> Plot:
-    """Show the `most` misclassified images in descending order of loss.
+def plot_mistakes(predictions: Predictions, images: np.ndarray, *, limit: int = 10) -> Plot:
+    """Show the `limit` misclassified images in descending order of loss.
 
     Above each: the predicted and the true class, the loss in nats, and the model's confidence.
     images: uint8 (N, H, W, 3), all that were predicted, in their order.
@@ -233,16 +227,11 @@ def plot_mistakes(predictions: Predictions, images: np.ndarray, *, most: int = 1
     Raises SightlineError if the images are not such, or not as many as the predictions.
     """
     check_images(images, len(predictions), "predictions")
-    worst = rank_mistakes(predictions, most)
+    worst = rank_mistakes(predictions, limit)
     if worst.empty:
         return Plot(partial(_words, text="No image is misclassified."))
-    names = [short_name(name, most=_NAME) for name in predictions.class_names]
-    captions = [
-        f"{names[guess]},\nnot {names[label]}\nloss {loss:.2f}, {percent(confidence, digits=0)}"
-        for guess, label, loss, confidence in zip(
-            worst["predicted"], worst["label"], worst["loss"], worst["confidence"], strict=True
-        )
-    ]
+    columns = [worst[name] for name in ("label", "predicted", "loss", "confidence")]
+    captions = [tile_caption(predictions.class_names, *row) for row in zip(*columns, strict=True)]
     return plot_sheet([Row("", images[worst["index"].to_numpy(int)])], captions)
 
 
@@ -251,9 +240,9 @@ def plot_explanations(
     explanations: Explanation | Mapping[str, Explanation],
     class_names: Sequence[str],
     *,
-    most: int = 10,
+    limit: int = 10,
 ) -> Plot:
-    """Show the first `most` pictures above their maps: raw, cell by cell, and smoothed over the picture.
+    """Show the first `limit` pictures above their maps: raw, cell by cell, and smoothed over the picture.
 
     images: uint8 (N, H, W, 3), those that were explained. explanations: one, or several by the heading
     of their rows: layers, as `explain_layers` returns them, or targets, such as
@@ -273,25 +262,17 @@ def plot_explanations(
                 f"the model has {found.logits.shape[1]} outputs and there are {len(class_names)} names; "
                 "pass the class names of its data set"
             )
-    rows = [Row("picture", images[:most])]
+    rows = [Row("picture", images[:limit])]
     for heading, found in several.items():
-        rows += _map_rows(short_name(heading, most=_NAME), images[:most], found)
-    return plot_sheet(rows, _about(several, class_names)[:most])
-
-
-def _map_rows(heading: str, images: np.ndarray, found: Explanation) -> list[Row]:
-    raw = found.maps[: len(images)]  # (M, h, w)
-    words = [status if pictures.message(one) else "" for one, status in zip(raw, found.status, strict=False)]
-    return [
-        Row(f"{heading}:\nmap", pictures.alone(raw), words),
-        Row(f"{heading}:\noverlay", pictures.overlaid(images, raw), words),
-    ]
+        some = found.maps[:limit], found.status[:limit]
+        rows += map_rows(short_name(heading, limit=TILE_NAME), images[:limit], *some)
+    return plot_sheet(rows, _about(several, class_names)[:limit])
 
 
 def _about(explanations: Mapping[str, Explanation], class_names: Sequence[str]) -> list[str]:
     """Return for each image what the model said, and the classes of those maps that are about others."""
     first = next(iter(explanations.values()))
-    names = [short_name(name, most=_NAME) for name in class_names]
+    names = [short_name(name, limit=TILE_NAME) for name in class_names]
     said = Predictions(first.logits, first.targets, tuple(names))
     targets = {f"{heading}: ": found.targets for heading, found in explanations.items()}
     if all(np.array_equal(classes, first.targets) for classes in targets.values()):

@@ -1,8 +1,10 @@
 """A run's folder as data: everything that the report shows, read and checked once.
 
-Files of a run, read with one kind of message for what is missing or damaged.
+    run = read_run("runs/latest")
+    run.audit.calibration.ece
 
-The audit of a run as data: the files that a run with an audit has beside its predictions.
+Only predictions.parquet has to be there. What another file would have held is None or empty, and the page
+then lacks its section. A run without an audit gets one of its predictions alone, which costs nothing.
 """
 
 from __future__ import annotations
@@ -11,137 +13,77 @@ import dataclasses
 import json
 import tomllib
 import zipfile
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass as checked
 
-from sightline.errors import SightlineError
+from sightline.audit import Audit, Evidence, make_audit, read_audit
+from sightline.errors import DamagedFileError, NotFoundError, SightlineError
 from sightline.predictions.table import Predictions, read_predictions
 
 T = TypeVar("T")
+_CARD: ConfigDict = {"extra": "ignore"}
 
 
-def read_file(path: Path, read: Callable[[Path], T], *, required: bool = True) -> T | Any:
-    """Return `read(path)`, or None for a missing file that is not required.
+@checked(frozen=True, config=_CARD)
+class ModelCard:
+    """What the report shows of model.json."""
 
-    Raises SightlineError, in one line, if the file is required and missing, or cannot be read.
-    """
-    if not path.is_file():
-        if required:
-            raise SightlineError(f"{path} is missing; name the folder of a finished run, or finish this one")
-        return None
-    try:
-        return read(path)
-    except SightlineError:
-        raise
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        reason = " ".join(str(error).split())
-        raise SightlineError(
-            f"{path} cannot be read ({reason[:120]}); delete it and analyze the run again"
-        ) from error
+    name: str
+    parameters: int
+    summary: str
 
 
-def read_json(path: Path, keys: tuple[str, ...], *, required: bool = True) -> dict[str, Any]:
-    """Return the dict in a JSON file, which has to have `keys`; {} for a missing one that is not required.
+@checked(frozen=True, config=_CARD)
+class DataCard:
+    """What the report shows of data.json. Counts are of each class; fingerprint: what decisions hold for."""
 
-    Raises SightlineError as `read_file` does.
-    """
-
-    def read(path: Path) -> dict[str, Any]:
-        value = json.loads(path.read_text(encoding="utf-8"))
-        missing = [key for key in keys if not isinstance(value, dict) or key not in value]
-        if missing or not isinstance(value, dict):
-            raise ValueError(f"it lacks {', '.join(missing)}" if missing else "it holds no object")
-        return value
-
-    return read_file(path, read, required=required) or {}
-
-
-_TEST = ("index", "label", "predicted", "loss", "confidence", "margin", "ambiguity", "suspicion", "suggested")
-_TEST_MORE = ("cause", "slice", "twin", "set_size", "difficulty")
-_TRAIN = ("index", "label", "suspicion", "suggested", "aum", "forgetting", "p_mean", "p_std", "twin")
+    name: str
+    class_names: tuple[str, ...]
+    train_counts: tuple[int, ...]
+    test_counts: tuple[int, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    source: str | None = None
+    image_size: tuple[int, int] | None = None
+    skipped: tuple[str, ...] = ()
+    planted: dict[str, Any] = field(default_factory=dict)
+    fingerprint: dict[str, Any] | None = None
 
 
-@dataclass(frozen=True)
-class AuditFiles:
-    """What an audit left. test: a row per test image, in data order. train: the same of training images.
+@checked(frozen=True, config=_CARD)
+class PlantedFinding:
+    """A row of the ground truth: what was measured, what came, what to compare it with, what it means."""
 
-    facts: `audit.json`. arrays: `audit.npz`; `thumbnails` and `train_rows` are always there, maps and
-    neighbours where the audit made them. probability: (E, N_train) of each epoch, NaN where unseen, or None.
-    """
-
-    test: pd.DataFrame
-    train: pd.DataFrame
-    facts: dict[str, Any]
-    arrays: dict[str, np.ndarray]
-    probability: np.ndarray | None
+    what: str
+    value: str | float
+    expected: str
+    meaning: str
 
 
-def read_audit(folder: Path, rows: int) -> AuditFiles | None:
-    """Return the audit of a run's folder with `rows` predictions, or None if it has none.
+@checked(frozen=True, config=_CARD)
+class MetricsCard:
+    """What the report shows of metrics.json and the predictions do not say. seconds: by stage."""
 
-    Raises SightlineError if a file of it is missing, damaged, or of another run.
-    """
-    if not (folder / "audit.json").is_file():
-        return None
-    audit = AuditFiles(
-        test=read_file(folder / "audit_test.parquet", lambda path: _table(path, (*_TEST, *_TEST_MORE))),
-        train=read_file(folder / "audit_train.parquet", lambda path: _table(path, _TRAIN)),
-        facts=read_json(folder / "audit.json", ()),
-        arrays=read_file(folder / "audit.npz", _arrays),
-        probability=read_file(folder / "dynamics.npz", _probability, required=False),
-    )
-    _audit_files_check(audit, folder, rows)
-    return audit
+    selection: str = ""
+    seconds: dict[str, float] = field(default_factory=dict)
+    published: dict[str, Any] = field(default_factory=dict)
+    planted: tuple[PlantedFinding, ...] = ()
 
 
-def _table(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
-    return pd.read_parquet(path, columns=list(columns))
+@checked(frozen=True, config=_CARD)
+class ExplanationCard:
+    """explanations.json. method: to be read; name: to be typed."""
 
-
-def _arrays(path: Path) -> dict[str, np.ndarray]:
-    with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-        arrays = {name: file[name] for name in file.files}
-    for name in ("thumbnails", "train_rows", "train_thumbnails"):
-        if name not in arrays:
-            raise ValueError(f"it lacks {name}")
-    return arrays
-
-
-def _probability(path: Path) -> np.ndarray:
-    with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-        return file["probability"]
-
-
-def _audit_files_check(audit: AuditFiles, folder: Path, rows: int) -> None:
-    arrays, train = audit.arrays, len(audit.train)
-    per_image = [name for name in ("thumbnails", "maps_predicted", "maps_true") if name in arrays]
-    lengths = [("audit_test.parquet", len(audit.test))]
-    lengths += [("audit.npz", len(arrays[name])) for name in per_image]
-    for name, length in lengths:
-        if length != rows:
-            raise SightlineError(
-                f"{folder / name} has {length} test images and predictions.parquet {rows}; the files are of "
-                "different runs: audit the run again"
-            )
-    named = arrays["train_rows"]
-    if len(named) and not 0 <= named.min() <= named.max() < train:
-        raise SightlineError(
-            f"{folder / 'audit.npz'} names training image {named.max()} and audit_train.parquet has {train} "
-            "rows; the files are of different runs: audit the run again"
-        )
-    if audit.probability is not None and audit.probability.shape[1:] != (train,):
-        raise SightlineError(
-            f"{folder / 'dynamics.npz'} follows {audit.probability.shape[1]} training images and "
-            f"audit_train.parquet has {train} rows; the files are of different runs: audit the run again"
-        )
-
-
-_HISTORY = ("epoch", "train_loss", "train_accuracy", "test_loss", "test_accuracy")
+    method: str
+    main_layer: str
+    name: str = ""
 
 
 @dataclass(frozen=True)
@@ -158,10 +100,10 @@ class Samples:
 
 
 @dataclass(frozen=True)
-class Gallery:
-    """Test images with what an explanation found in them, in descending order of loss.
+class ExplainedImages:
+    """Test images with their heat maps, in descending order of loss.
 
-    index: (M,) places in the test split. images: (M, H, W, 3) uint8.
+    index: (M,) indices in the test split. images: (M, H, W, 3) uint8.
     maps: for each layer the raw signed maps (M, h, w) for the class "predicted" and the true class "label".
     """
 
@@ -169,21 +111,62 @@ class Gallery:
     images: np.ndarray
     maps: dict[str, dict[str, np.ndarray]]
 
+    def take(self, rows: np.ndarray | slice) -> ExplainedImages:
+        """Return some of the images, in the order of `rows`."""
+        maps = {layer: {target: raw[rows] for target, raw in by.items()} for layer, by in self.maps.items()}
+        return ExplainedImages(self.index[rows], self.images[rows], maps)
+
+    def first(self, limit: int) -> ExplainedImages:
+        """Return the first `limit` images at most."""
+        return self.take(slice(limit))
+
 
 @dataclass(frozen=True)
-class ReportData:
-    """What a run left, by file. What an optional file would have held is None or empty.
+class Pictures:
+    """gallery.npz: small pictures and maps for the gallery.
 
-    galleries: "mistakes" and "correct", where they hold an image. audit: None for a run without one.
+    thumbnails: (N, h, w, 3) uint8, of every test image. train_rows: (R,) indices of the training images that
+    have one in train_thumbnails (R, h, w, 3). maps_predicted, maps_true: (N, h, w) raw maps of the test
+    images for the predicted and the true class, or None.
+    """
+
+    thumbnails: np.ndarray
+    train_rows: np.ndarray
+    train_thumbnails: np.ndarray
+    maps_predicted: np.ndarray | None = None
+    maps_true: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class RunData:
+    """What a run left. What a file would have held that is not there is None or empty.
+
+    Attributes:
+        name: Of the folder.
+        recipe: recipe.toml as text.
+        environment: environment.json as it is.
+        model, data, metrics: What the page shows of their files.
+        predictions: Of the test split.
+        audit: The run's own, or one of the predictions alone.
+        pictures: For the gallery; None for an audit of the predictions alone.
+        history, steps: Tables of training, a row for each epoch or step.
+        range_test, range_card: The learning-rate range test and what its rules suggest.
+        samples: Training images.
+        method, method_name, main_layer: Of the heat maps: to be read, to be typed, where they are from.
+        explained: "mistakes" and "correct", where they hold an image.
+        faithfulness: faithfulness.json as it is.
+        probability: (E, N_train) of the label in each epoch, NaN where unseen.
     """
 
     name: str
     recipe: str
     environment: dict[str, Any]
-    model: dict[str, Any]
-    data: dict[str, Any]
-    metrics: dict[str, Any]
+    model: ModelCard | None
+    data: DataCard | None
+    metrics: MetricsCard
     predictions: Predictions
+    audit: Audit
+    pictures: Pictures | None
     history: pd.DataFrame | None
     steps: pd.DataFrame | None
     range_test: pd.DataFrame | None
@@ -192,92 +175,108 @@ class ReportData:
     method: str
     method_name: str
     main_layer: str
-    galleries: dict[str, Gallery]
+    explained: dict[str, ExplainedImages]
     faithfulness: dict[str, Any]
-    audit: AuditFiles | None
+    probability: np.ndarray | None
 
     @property
     def class_names(self) -> tuple[str, ...]:
         return tuple(self.predictions.class_names)
 
 
-def load_report_data(run_folder: str | Path) -> ReportData:
+_HISTORY = ("epoch", "train_loss", "train_accuracy", "test_loss", "test_accuracy")
+
+
+def read_run(run_folder: str | Path) -> RunData:
     """Read a run's folder.
 
-    Raises SightlineError, in one line, if the folder or a required file (recipe.toml, environment.json,
-    model.json, data.json, metrics.json, predictions.parquet) is missing, or if any file cannot be read.
+    Raises:
+        NotFoundError: It is no folder, or has no predictions.parquet.
+        DamagedFileError: A file cannot be read, or is of another run.
     """
     folder = Path(run_folder)
     if not folder.is_dir():
-        raise SightlineError(f"{folder} is not a folder; name the folder of a finished run")
-    predictions = read_file(folder / "predictions.parquet", read_predictions)
-    explained = read_json(folder / "explanations.json", ("method", "main_layer"), required=False)
-    galleries = read_file(folder / "explanations.npz", _galleries, required=False) if explained else None
-    data = ReportData(
+        raise NotFoundError(f"{folder} is not a folder; name the folder of a finished run")
+    if not (folder / "predictions.parquet").is_file():
+        raise NotFoundError(
+            f"{folder / 'predictions.parquet'} is missing; name the folder of a finished run, or finish "
+            "this one"
+        )
+    predictions = _read(folder / "predictions.parquet", read_predictions)
+    explained = _card(folder / "explanations.json", ExplanationCard) or ExplanationCard("", "")
+    audited = (folder / "audit.json").is_file()
+    run = RunData(
         name=folder.resolve().name,
-        recipe=read_file(folder / "recipe.toml", _toml),
-        environment=read_json(folder / "environment.json", ()),
-        model=read_json(folder / "model.json", ("name", "parameters", "summary")),
-        data=read_json(
-            folder / "data.json", ("name", "class_names", "train_counts", "test_counts", "mean", "std")
-        ),
-        metrics=read_json(folder / "metrics.json", ("accuracy", "loss", "images", "mistakes")),
+        recipe=_read(folder / "recipe.toml", _toml) or "",
+        environment=_json(folder / "environment.json"),
+        model=_card(folder / "model.json", ModelCard),
+        data=_card(folder / "data.json", DataCard),
+        metrics=_card(folder / "metrics.json", MetricsCard) or MetricsCard(),
         predictions=predictions,
+        audit=read_audit(folder) if audited else make_audit(Evidence(None, predictions)),
+        pictures=_read(folder / "gallery.npz", _pictures) if audited else None,
         history=_csv(folder / "history.csv", _HISTORY),
         steps=_csv(folder / "steps.csv", ("step", "lr")),
         range_test=_csv(folder / "range_test.csv", ("lr", "loss", "smoothed")),
-        range_card=read_json(folder / "range_test.json", (), required=False),
-        samples=read_file(folder / "samples.npz", _samples, required=False),
-        method=explained.get("method", ""),
-        method_name=explained.get("name", ""),
-        main_layer=explained.get("main_layer", ""),
-        faithfulness=read_json(
-            folder / "faithfulness.json", ("methods", "measures", "best", "layer"), required=False
-        ),
-        galleries=galleries or {},
-        audit=read_audit(folder, len(predictions)),
+        range_card=_json(folder / "range_test.json"),
+        samples=_read(folder / "samples.npz", _samples),
+        method=explained.method,
+        method_name=explained.name,
+        main_layer=explained.main_layer,
+        explained=(_read(folder / "explanations.npz", _explained) or {}) if explained.method else {},
+        faithfulness=_json(folder / "faithfulness.json", "methods", "measures", "best", "layer"),
+        probability=_read(folder / "dynamics.npz", _probability) if audited else None,
     )
-    _check(data, folder)
-    ordered = {name: _by_loss(gallery, predictions.loss) for name, gallery in data.galleries.items()}
-    return dataclasses.replace(data, galleries=ordered)
+    _check(run, folder)
+    explained_by_loss = {
+        name: shown.take(np.argsort(-predictions.loss[shown.index], kind="stable"))
+        for name, shown in run.explained.items()
+    }
+    return dataclasses.replace(run, explained=explained_by_loss)
 
 
-def _by_loss(gallery: Gallery, loss: np.ndarray) -> Gallery:
-    order = np.argsort(-loss[gallery.index], kind="stable")
-    maps = {layer: {target: raw[order] for target, raw in by.items()} for layer, by in gallery.maps.items()}
-    return Gallery(gallery.index[order], gallery.images[order], maps)
+def _read(path: Path, read: Callable[[Path], T]) -> T | Any:
+    """Return `read(path)`, or None if there is no such file; what goes wrong is one kind of error."""
+    if not path.is_file():
+        return None
+    try:
+        return read(path)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        reason = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+    except SightlineError:
+        raise
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        reason = " ".join(str(error).split())
+    raise DamagedFileError(f"{path} cannot be read ({reason[:120]}); delete it and analyze the run again")
 
 
-def _check(data: ReportData, folder: Path) -> None:
-    rows, names = len(data.predictions.labels), data.class_names
-    for key in ("class_names", "train_counts", "test_counts"):
-        if len(data.data[key]) != len(names):
-            raise SightlineError(
-                f"{folder / 'data.json'} has {len(data.data[key])} {key} and predictions.parquet "
-                f"{len(names)} classes; the files are of different runs: analyze the run again"
-            )
-    for gallery in data.galleries.values():
-        if not 0 <= gallery.index.min() <= gallery.index.max() < rows:
-            raise SightlineError(
-                f"{folder / 'explanations.npz'} names image {gallery.index.max()} and predictions.parquet "
-                f"has {rows} rows; the files are of different runs: analyze the run again"
-            )
-        if data.main_layer not in gallery.maps:
-            raise SightlineError(
-                f"{folder / 'explanations.npz'} has no maps of layer {data.main_layer!r}, which "
-                "explanations.json calls the main layer; analyze the run again"
-            )
+def _json(path: Path, *keys: str) -> dict[str, Any]:
+    """Return the object in a JSON file, which has to have `keys`; {} if there is no file."""
+
+    def read(path: Path) -> dict[str, Any]:
+        value = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(value, dict):
+            raise ValueError("it holds no object")
+        if missing := [key for key in keys if key not in value]:
+            raise ValueError(f"it has no {', '.join(missing)}")
+        return value
+
+    return _read(path, read) or {}
+
+
+def _card(path: Path, kind: type[T]) -> T | None:
+    return _read(path, lambda path: TypeAdapter(kind).validate_json(path.read_bytes()))
 
 
 def _csv(path: Path, columns: tuple[str, ...]) -> pd.DataFrame | None:
     def read(path: Path) -> pd.DataFrame:
         table = pd.read_csv(path)
-        missing = [column for column in columns if column not in table]
-        if missing:
-            raise ValueError(f"it lacks the column {', '.join(missing)}")
+        if missing := [column for column in columns if column not in table]:
+            raise ValueError(f"it has no column {', '.join(missing)}")
         return table
 
-    table = read_file(path, read, required=False)
+    table = _read(path, read)
     return None if table is None or table.empty else table
 
 
@@ -287,24 +286,82 @@ def _toml(path: Path) -> str:
     return text
 
 
+def _arrays(path: Path) -> Mapping[str, np.ndarray]:
+    with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
+        return {name: file[name] for name in file.files}
+
+
 def _samples(path: Path) -> Samples | None:
-    with path.open("rb") as opened, np.load(opened, allow_pickle=False) as arrays:
-        samples = Samples(
-            **{name: arrays[name] for name in ("images", "labels", "augmented", "augmented_one")}
-        )
+    arrays = _arrays(path)
+    samples = Samples(**{name: arrays[name] for name in ("images", "labels", "augmented", "augmented_one")})
     return samples if len(samples.images) else None
 
 
-def _galleries(path: Path) -> dict[str, Gallery]:
-    with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-        arrays = {name: file[name] for name in file.files}
-    galleries = {}
-    for gallery in sorted({name.split("/")[0] for name in arrays}):
+def _pictures(path: Path) -> Pictures:
+    arrays = _arrays(path)
+    needed = {name: arrays[name] for name in ("thumbnails", "train_rows", "train_thumbnails")}
+    return Pictures(**needed, maps_predicted=arrays.get("maps_predicted"), maps_true=arrays.get("maps_true"))
+
+
+def _probability(path: Path) -> np.ndarray:
+    return _arrays(path)["probability"]
+
+
+def _explained(path: Path) -> dict[str, ExplainedImages]:
+    arrays = _arrays(path)
+    found = {}
+    for name in sorted({key.split("/")[0] for key in arrays}):
         maps: dict[str, dict[str, np.ndarray]] = {}
-        for name, array in arrays.items():
-            if name.startswith(f"{gallery}/") and name.endswith(("/predicted", "/label")):
-                layer, target = name.removeprefix(f"{gallery}/").rsplit("/", 1)
+        for key, array in arrays.items():
+            if key.startswith(f"{name}/") and key.endswith(("/predicted", "/label")):
+                layer, target = key.removeprefix(f"{name}/").rsplit("/", 1)
                 maps.setdefault(layer, {})[target] = array
-        if len(arrays[f"{gallery}/index"]):  # a model without mistakes has no maps of them
-            galleries[gallery] = Gallery(arrays[f"{gallery}/index"], arrays[f"{gallery}/images"], maps)
-    return galleries
+        if len(arrays[f"{name}/index"]):  # a model without mistakes has no maps of them
+            found[name] = ExplainedImages(arrays[f"{name}/index"], arrays[f"{name}/images"], maps)
+    return found
+
+
+def _check(run: RunData, folder: Path) -> None:
+    """Raise if the files are not about the same images and classes."""
+    rows, train = len(run.predictions), len(run.audit.train)
+    if run.data:
+        for name in ("class_names", "train_counts", "test_counts"):
+            _same(folder, "data.json", len(getattr(run.data, name)), name, len(run.class_names), "classes")
+    for shown in run.explained.values():
+        _below(folder, "explanations.npz", shown.index, rows)
+        if run.main_layer not in shown.maps:
+            raise DamagedFileError(
+                f"{folder / 'explanations.npz'} has no maps of layer {run.main_layer!r}, which "
+                "explanations.json calls the main layer; analyze the run again"
+            )
+    again = "audit the run again"
+    _same(folder, "audit.json", run.audit.accuracy.n, "test images", rows, "rows", again)
+    if pictures := run.pictures:
+        _below(folder, "gallery.npz", pictures.train_rows, train, again)
+        for name in ("thumbnails", "maps_predicted", "maps_true"):
+            if (array := getattr(pictures, name)) is not None:
+                _same(folder, "gallery.npz", len(array), name, rows, "rows", again)
+    if run.probability is not None and run.probability.shape[1:] != (train,):
+        raise DamagedFileError(
+            f"{folder / 'dynamics.npz'} is about {run.probability.shape[-1]} training images and "
+            f"audit_train.parquet has {train}; the files are of different runs: {again}"
+        )
+
+
+def _same(
+    folder: Path, file: str, came: int, what: str, fits: int, of: str, again: str = "analyze the run again"
+) -> None:
+    if came != fits:
+        raise DamagedFileError(
+            f"{folder / file} has {came} {what} and predictions.parquet {fits} {of}; the files are of "
+            f"different runs: {again}"
+        )
+
+
+def _below(
+    folder: Path, file: str, index: np.ndarray, size: int, again: str = "analyze the run again"
+) -> None:
+    if len(index) and not 0 <= index.min() <= index.max() < size:
+        raise DamagedFileError(
+            f"{folder / file} names image {index.max()} of {size}; the files are of different runs: {again}"
+        )

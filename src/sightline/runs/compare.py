@@ -11,7 +11,7 @@ import numpy as np
 from sightline.audit import Comparison, compare_predictions, read_decisions
 from sightline.errors import SightlineError
 from sightline.predictions import Predictions
-from sightline.report import write_comparison
+from sightline.report import Rows, write_comparison
 from sightline.runs.run_folder import Run, load_run
 
 
@@ -50,8 +50,7 @@ def compare_runs(a: Run | str | Path, b: Run | str | Path, page: str | Path) -> 
     found = compare_predictions(
         _part(first.predictions, rows_a, labels), _part(second.predictions, rows_b, labels)
     )
-    numbers = found.to_dict() | {"rows": {"a": rows_a, "b": rows_b}}
-    write_comparison(first.folder, second.folder, numbers, page)
+    write_comparison(first.folder, second.folder, found, page, rows=Rows(rows_a, rows_b))
     return found
 
 

@@ -2,58 +2,67 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
 
-from sightline.report import pictures
-from sightline.report.blocks import Column, Facts, Note, Section, Table, Text, Tile, Tiles
+from sightline.report.blocks import Column, Facts, Heading, Note, Section, Table, Text, Tile, Tiles
 from sightline.report.formatting import count, page_name, percent, plural
-from sightline.report.run_data import ReportData
+from sightline.report.gallery import tile_picture
+from sightline.report.run_data import DataCard, RunData
 
 _GROUP = "Data and model"
+_SAMPLES = Heading("Sample images", "samples", _GROUP)
+_AUGMENTED = Heading("Augmented samples", "augmented", _GROUP)
+_DATA = Heading("Data", "data", _GROUP)
+_MODEL = Heading("Model", "model", _GROUP)
 
 
-def samples_section(data: ReportData) -> Section | None:
-    if data.samples is None:
+def samples_section(run: RunData) -> Section | None:
+    if run.samples is None:
         return None
-    names = [page_name(data.class_names[label]) for label in data.samples.labels]
+    names = [page_name(run.class_names[label]) for label in run.samples.labels]
     tiles = tuple(
-        Tile((pictures.tile(image, f"Training image, {name}"),), name)
-        for image, name in zip(data.samples.images, names, strict=True)
+        Tile((tile_picture(image, f"Training image, {name}"),), name)
+        for image, name in zip(run.samples.images, names, strict=True)
     )
-    lead = "Training images as they are in the data set: does each look like its class?"
-    return Section("Sample images", "samples", _GROUP, lead, (Tiles("Training images.", tiles),))
+    lead = "Training images as they are in the data set. Does each look like its class?"
+    return Section(_SAMPLES, lead, (Tiles("Training images.", tiles),))
 
 
-def augmented_section(data: ReportData) -> Section | None:
-    if data.samples is None:
+def augmented_section(run: RunData) -> Section | None:
+    if run.samples is None:
         return None
     lead = (
-        "What the model saw instead: the class must still be told by eye, or the augmentation is too strong."
+        "Training images as the model saw them. If you cannot tell the class, the augmentation is too strong."
     )
     pairs = tuple(
-        Tile((pictures.tile(before, f"{name}, as it is"), pictures.tile(after, f"{name}, augmented")), name)
+        Tile((tile_picture(before, f"{name}, original"), tile_picture(after, f"{name}, augmented")), name)
         for before, after, name in zip(
-            data.samples.images,
-            data.samples.augmented,
-            [page_name(data.class_names[label]) for label in data.samples.labels],
+            run.samples.images,
+            run.samples.augmented,
+            [page_name(run.class_names[label]) for label in run.samples.labels],
             strict=True,
         )
     )
     again = tuple(
-        Tile((pictures.tile(image, f"Draw {k}" if k else "The original"),), f"draw {k}" if k else "original")
-        for k, image in enumerate(data.samples.augmented_one)
+        Tile((tile_picture(image, f"Draw {k}" if k else "The original"),), f"draw {k}" if k else "original")
+        for k, image in enumerate(run.samples.augmented_one)
     )
-    blocks = (Tiles("Each image beside its augmented self.", pairs), Tiles("One image, many times.", again))
-    return Section("Augmented samples", "augmented", _GROUP, lead, blocks)
+    blocks = (
+        Tiles("Each image next to an augmented version.", pairs),
+        Tiles("One image, augmented again and again.", again),
+    )
+    return Section(_AUGMENTED, lead, blocks)
 
 
-def data_section(data: ReportData) -> Section:
-    train, test = data.data["train_counts"], data.data["test_counts"]
+def data_section(run: RunData) -> Section | None:
+    if run.data is None:
+        return None
+    train, test = run.data.train_counts, run.data.test_counts
     images = f"{count(sum(train))} training and {count(sum(test))} test images"
     lead = f"{images} in {plural(len(train), 'class', 'classes')}, {_balance(train)}."
     note = Note(
-        "Mean and spread are of the training images, in [0, 1]; the model's first layer applies them."
+        "Mean and standard deviation are of the training images, in [0, 1]. The first layer of the model "
+        "applies them."
     )
     columns = (
         Column("Class"),
@@ -62,33 +71,38 @@ def data_section(data: ReportData) -> Section:
         Column("Test", numeric=True),
     )
     rows = tuple(
-        (page_name(name, most=400), count(a), percent(a / max(sum(train), 1)), count(b))
-        for name, a, b in zip(data.data["class_names"], train, test, strict=True)
+        (page_name(name, limit=400), count(a), percent(a / max(sum(train), 1)), count(b))
+        for name, a, b in zip(run.data.class_names, train, test, strict=True)
     )
-    blocks = (Facts(tuple(_facts(data.data))), note, Table("Images per class.", columns, rows))
-    return Section("Data", "data", _GROUP, lead, blocks)
+    return Section(
+        _DATA, lead, (Facts(tuple(_facts(run.data))), note, Table("Images per class.", columns, rows))
+    )
 
 
-def _facts(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    yield "Data set", page_name(str(facts["name"]))
-    if facts.get("source"):
-        yield "Source", str(facts["source"])
-    if facts.get("image_size"):
-        yield "Image size", "{} × {} pixels".format(*facts["image_size"])
-    for label, key in (("Mean per channel", "mean"), ("Spread per channel", "std")):
-        yield label, "  ".join(f"{c} {value:.4f}" for c, value in zip("RGB", facts[key], strict=True))
-    for key, value in (facts.get("planted") or {}).items():
+def _facts(data: DataCard) -> Iterator[tuple[str, str]]:
+    yield "Data set", page_name(data.name)
+    if data.source:
+        yield "Source", data.source
+    if data.image_size:
+        yield "Image size", "{} × {} pixels".format(*data.image_size)
+    for label, values in (("Mean per channel", data.mean), ("Standard deviation per channel", data.std)):
+        names = "RGB" if len(values) == 3 else range(1, len(values) + 1)
+        yield label, "  ".join(f"{channel} {value:.3f}" for channel, value in zip(names, values, strict=True))
+    for key, value in data.planted.items():
         yield f"Planted: {key.replace('_', ' ')}", str(value)
 
 
-def model_section(data: ReportData) -> Section:
-    parameters = count(data.model["parameters"])
-    lead = f"{page_name(str(data.model['name']))} has {parameters} parameters; the table says where they sit."
-    text = Text("Layers, shapes and parameters", str(data.model["summary"]))
-    return Section("Model", "model", _GROUP, lead, (text,))
+def model_section(run: RunData) -> Section | None:
+    if run.model is None:
+        return None
+    lead = (
+        f"{page_name(run.model.name)} has {count(run.model.parameters)} parameters. The table shows in "
+        "which layers they are."
+    )
+    return Section(_MODEL, lead, (Text("Layers, shapes and parameters", run.model.summary),))
 
 
-def _balance(counts: list[int]) -> str:
+def _balance(counts: Sequence[int]) -> str:
     low, high = min(counts), max(counts)
     if low == high:
         return f"{plural(low, 'training image')} in each"

@@ -1,17 +1,15 @@
-"""Where the model looked: maps of the mistakes and of correct predictions.
-
-Can the maps be believed: what their measures, their controls and the planted masks say.
-"""
+"""Where the model looked: heat maps of the mistakes and of right answers, and whether to believe them."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from sightline.report import pictures
 from sightline.report.blocks import (
     Block,
     Column,
     Details,
+    Heading,
     MapCard,
     MapCards,
     MapColumn,
@@ -21,64 +19,162 @@ from sightline.report.blocks import (
     Table,
     Tile,
 )
-from sightline.report.formatting import number, page_name, percent, plural
-from sightline.report.run_data import Gallery, ReportData
-from sightline.report.sections.mistakes import mistake_tile
+from sightline.report.formatting import interval_text, number, page_name, percent, plural, view
+from sightline.report.gallery import map_message, maps_alone, maps_overlaid, tile_picture
+from sightline.report.run_data import ExplainedImages, RunData
 
-_belief_GROUP = "Where it looked"
-MAPS_PART = "Can these maps be believed?", "belief"  # title and anchor of the section
+MISTAKES = Heading(
+    "Mistakes with maps",
+    "mistakes-with-maps",
+    "Overview",
+    terms=("Heat map", "Loss", "Confidence", "Faithful map"),
+)
+_CORRECT = Heading(
+    "Right answers with maps", "correct-with-maps", "Where it looked", terms=("Heat map", "Shortcut")
+)
+FAITHFULNESS = Heading(
+    *("Can these maps be believed?", "faithfulness", "Where it looked"),
+    terms=("Faithful map", "Baseline map", "Deletion, insertion", "ROAD", "Grid pointing game"),
+)
 _TRUSTED = "better than every control"
+_SHOWN = 10  # mistakes with maps
 
 
-def belief_section(data: ReportData) -> Section | None:
-    found = data.faithfulness
+def mistakes_section(run: RunData) -> Section | None:
+    shown = run.explained.get("mistakes")
+    if shown is None:
+        return None
+    shown = shown.first(_SHOWN)
+    wrong = int((~run.predictions.correct).sum())
+    lead = (
+        f"The {plural(len(shown.index), 'mistake')} with the highest loss, out of {wrong:,}. On the left is "
+        "what spoke for the wrong answer, on the right what spoke for the true class. Is the bright part on "
+        "the object, or next to it?"
+    )
+    blocks: list[Block] = [_cards(run, shown, run.main_layer)]
+    for layer in shown.maps:
+        if layer != run.main_layer:
+            title = f"The same at layer {layer} ({_cells(shown, layer)})"
+            blocks.append(Details(title, (_cards(run, shown, layer),)))
+    return Section(MISTAKES, lead, tuple(blocks))
+
+
+def correct_section(run: RunData) -> Section | None:
+    shown = run.explained.get("correct")
+    if shown is None:
+        return None
+    lead = (
+        "Where the model is right, the bright part should be the object. A bright background is a shortcut "
+        "that happens to work on these test images."
+    )
+    return Section(_CORRECT, lead, (_cards(run, shown, run.main_layer),))
+
+
+def _cards(run: RunData, shown: ExplainedImages, layer: str) -> MapCards:
+    columns = {target: _columns(run, shown, layer, target) for target in ("predicted", "label")}
+    cards = []
+    for place, index in enumerate(shown.index):
+        correct = bool(run.predictions.correct[index])
+        both = (
+            (columns["predicted"][place],)
+            if correct
+            else (columns["predicted"][place], columns["label"][place])
+        )
+        cards.append(MapCard(_tile(run, shown, place), both))
+    caption = (
+        f"{run.method} at layer {layer}. Above: the map in the resolution of the layer "
+        f"({_cells(shown, layer)}), scaled to its largest value and black where nothing speaks for the "
+        "class. Below: the same, smoothed, over the picture."
+    )
+    return MapCards(caption, tuple(cards))
+
+
+def _columns(run: RunData, shown: ExplainedImages, layer: str, target: str) -> list[MapColumn]:
+    raw = shown.maps[layer][target]  # (M, h, w)
+    alone, overlaid = maps_alone(raw), maps_overlaid(shown.images, raw)
+    classes = run.predictions.predicted if target == "predicted" else run.predictions.labels
+    columns = []
+    for place, index in enumerate(shown.index):
+        name = page_name(run.class_names[classes[index]], limit=24)
+        heading = f"for {name}"
+        if message := map_message(raw[place]):
+            nothing = Picture("", f"Map for {name}: {message}", message)
+            columns.append(MapColumn(heading, nothing, nothing))
+            continue
+        alt = f"{run.method} map for {name} at layer {layer}, test image {index}"
+        over = tile_picture(overlaid[place], f"{alt}, over the picture")
+        columns.append(MapColumn(heading, tile_picture(alone[place], alt), over))
+    return columns
+
+
+def _tile(run: RunData, shown: ExplainedImages, place: int) -> Tile:
+    """Return a picture with its true and predicted class, confidence and loss, leading to its details."""
+    index, predictions = int(shown.index[place]), run.predictions
+    true, guess = (page_name(run.class_names[c[index]]) for c in (predictions.labels, predictions.predicted))
+    sure, href = f"{percent(predictions.confidence[index], digits=0)} sure", view(img=index)
+    if predictions.correct[index]:
+        picture = tile_picture(shown.images[place], f"Test image {index}, {true}, right")
+        return Tile((picture,), true, (sure, f"image {index}"), href)
+    alt = f"Test image {index}, true class {true}, predicted {guess}"
+    lines = (f"loss {number(predictions.loss[index])}", sure, f"image {index}")
+    return Tile((tile_picture(shown.images[place], alt),), f"{guess}, not {true}", lines, href)
+
+
+def _cells(shown: ExplainedImages, layer: str) -> str:
+    height, width = shown.maps[layer]["predicted"].shape[1:]
+    return f"{height} × {width} cells"
+
+
+def faithfulness_section(run: RunData) -> Section | None:
+    found = run.faithfulness
     if not found:
         return None
-    blocks: list[Block] = [_verdicts(found), _methods(found)]
+    blocks: list[Block] = [_verdicts(found), _measures(found)]
     blocks += [Note(sentence) for sentence in _remarks(found)]
-    if found.get("planted"):
-        blocks.append(_planted(found["planted"]))
-        blocks += [Note(f"{name}: {why}.") for name, why in found["planted"].get("skipped", {}).items()]
-    blocks.append(Details("Every measure beside every control", (_controls(found),)))
+    if planted := found.get("planted"):
+        skipped = [Note(f"{name}: {why}.") for name, why in planted.get("skipped", {}).items()]
+        blocks.append(Details("Every method next to the planted masks", (_planted(planted), *skipped)))
+    blocks.append(Details("Every measure next to every baseline map", (_baselines(found),)))
     if found.get("preflight"):
         blocks.append(Details("What this model allows", tuple(Note(line) for line in found["preflight"])))
     lead = (
-        f"Of {plural(len(found['methods']), 'method')} tried at {found['layer']} on "
-        f"{plural(found['images'], 'test image')}, {found['best']} was the most faithful to the model: "
+        f"{plural(len(found['methods']), 'method was', 'methods were')} compared at layer {found['layer']} "
+        f"on {plural(found['images'], 'test image')}. The most faithful to the model is {found['best']}: "
         f"{found['methods'][0]['verdict']}."
     )
-    return Section(*MAPS_PART, _belief_GROUP, lead, tuple(blocks))
+    return Section(FAITHFULNESS, lead, tuple(blocks))
 
 
-def maps_doubt(data: ReportData) -> str:
-    """Return a sentence on why not to believe the maps of the page, or "" if they beat every control."""
-    found = data.faithfulness
+def maps_doubt(run: RunData) -> str:
+    """Return a sentence on why not to believe the maps of the page, or "" if they beat every baseline map."""
+    found = run.faithfulness
     if not found:
         return ""
-    ranked = found["coincide"].get(data.method_name, data.method_name)
+    ranked = found["coincide"].get(run.method_name, run.method_name)
     verdicts = {method["name"]: method["verdict"] for method in found["methods"]}
     verdict = verdicts.get(ranked, _TRUSTED)
     if verdict == _TRUSTED:
         return ""
     doubt = (
-        "The heat maps of this page are not to be believed as they stand: on "
-        f"{plural(found['images'], 'image')} {data.method} was {verdict}."
+        f"Do not trust the heat maps of this page as they are: on {plural(found['images'], 'image')} "
+        f"{run.method} was {verdict}."
     )
     if verdicts.get(found["best"]) != _TRUSTED:
         return doubt
-    return f"{doubt} {found['best']} was {_TRUSTED}: --set analysis.method={found['best']} draws with it."
+    return f"{doubt} {found['best']} was {_TRUSTED}: use it with --set analysis.method={found['best']}."
 
 
-def _verdicts(found: dict[str, Any]) -> Table:
+def _verdicts(found: Mapping[str, Any]) -> Table:
     caption = (
-        "Best first. A method is held against maps that cannot know better: a random one, a centred blob, "
-        "the picture's edges, another class's map, and the map of an untrained twin of the model."
+        "The best method first. Each is compared with baseline maps that cannot know the answer: a random "
+        "one, a centred blob, the edges of the picture, the map of another class, and the map of an "
+        "untrained copy of the model."
     )
     rows = tuple((method["name"], method["verdict"]) for method in found["methods"])
     return Table(caption, (Column("Method"), Column("Verdict")), rows)
 
 
-def _methods(found: dict[str, Any]) -> Table:
+def _measures(found: Mapping[str, Any]) -> Table:
     measures = found["measures"]
     columns = [Column("Method")]
     for measure in measures:
@@ -88,12 +184,12 @@ def _methods(found: dict[str, Any]) -> Table:
     rows = []
     for method in found["methods"]:
         values = [method["values"][measure["name"]] for measure in measures]
-        cells = [f"{number(mean)} ({number(low)} to {number(high)})" for mean, low, high in values]
-        rows.append((method["name"], *cells, f"{method['ms_per_image']:.2f}"))
+        cells = [interval_text(*value) for value in values]
+        rows.append((method["name"], *cells, number(method["ms_per_image"])))
     fills = "; ".join(f"{_spaced(m['name'])}: {_spaced(m['fill'])}" for m in measures if m.get("fill"))
     caption = (
-        "Mean over images with its 95\u00a0% interval; ↓ lower is better, ↑ higher is better. What takes the "
-        f"place of removed pixels: {fills}."
+        "Mean over the images with its 95\u00a0% interval. ↓: lower is better, ↑: higher is better. What "
+        f"replaces removed pixels: {fills}."
     )
     return Table(caption, tuple(columns), tuple(rows))
 
@@ -102,10 +198,12 @@ def _spaced(name: str) -> str:
     return name.replace("_", " ")
 
 
-def _remarks(found: dict[str, Any]) -> list[str]:
+def _remarks(found: Mapping[str, Any]) -> list[str]:
     remarks = []
     if found["tied"]:
-        remarks.append(f"Not to be told apart from {found['best']} here: {', '.join(found['tied'])}.")
+        remarks.append(
+            f"Not different from {found['best']}, as far as these images tell: {', '.join(found['tied'])}."
+        )
     groups: dict[str, list[str]] = {}
     for name, other in found["coincide"].items():
         groups.setdefault(other, []).append(name)
@@ -116,14 +214,15 @@ def _remarks(found: dict[str, Any]) -> list[str]:
     remarks += [f"{name} was left out: {reason}." for name, reason in found["skipped"].items()]
     if game := found.get("grid"):
         remarks.append(
-            f"Grid pointing game: in {plural(game['n'], 'grid')} of four confident test images, "
-            f"{percent(game['mean'])} of {game['method']}'s positive map fell on the image of its class "
-            f"({percent(game['low'])} to {percent(game['high'])}; chance is {percent(game['chance'])})."
+            f"Grid pointing game: in {plural(game['n'], 'grid')} of four test images, "
+            f"{percent(game['mean'], digits=0)} of the positive map of {game['method']} fell on the image "
+            f"of its class ({percent(game['low'], digits=0)} to {percent(game['high'], digits=0)}; expected "
+            f"by chance {percent(game['chance'], digits=0)})."
         )
     return remarks
 
 
-def _planted(planted: dict[str, Any]) -> Table:
+def _planted(planted: Mapping[str, Any]) -> Table:
     columns = (
         Column("Method"),
         Column("Maximum on the object", numeric=True),
@@ -131,27 +230,27 @@ def _planted(planted: dict[str, Any]) -> Table:
         Column("Heat on the mark", numeric=True),
     )
     rows = tuple(
-        (row["name"], percent(row["pointing"]), percent(row["energy"]), _share(row["on_mark"]))
+        (row["name"], *(_share(row[key]) for key in ("pointing", "energy", "on_mark")))
         for row in [*planted["methods"], planted["even"]]
     )
     caption = (
-        f"Against the planted masks: {plural(planted['objects'], 'unmarked image')} that were predicted "
-        f"correctly, and {plural(planted['fooled'], 'marked image')} that were taken for the mark's class. "
-        "Where the model decides by the mark, a faithful map lies on it."
+        f"Compared with the planted masks, on {plural(planted['objects'], 'image')} without a mark that the "
+        f"model gets right, and {plural(planted['fooled'], 'image')} with a mark that it takes for the "
+        "class of the mark. Where the model decides by the mark, a faithful map lies on it."
     )
     return Table(caption, columns, rows)
 
 
 def _share(value: float | None) -> str:
-    return "–" if value is None else percent(value)
+    return "–" if value is None else percent(value, digits=0)
 
 
-def _controls(found: dict[str, Any]) -> Table:
+def _baselines(found: Mapping[str, Any]) -> Table:
     columns = (
         Column("Method"),
         Column("Measure"),
-        Column("Control"),
-        Column("Control's mean", numeric=True),
+        Column("Baseline map"),
+        Column("Mean of the baseline", numeric=True),
         Column("Better by", numeric=True),
         Column("In a word"),
     )
@@ -161,7 +260,7 @@ def _controls(found: dict[str, Any]) -> Table:
             _spaced(row["measure"]),
             row["control"],
             number(row["mean"]),
-            f"{number(row['difference'])} ({number(row['low'])} to {number(row['high'])})",
+            interval_text(row["difference"], row["low"], row["high"], sign=True),
             row["word"],
         )
         for row in found["controls"]
@@ -169,81 +268,3 @@ def _controls(found: dict[str, Any]) -> Table:
     return Table(
         "Paired differences over the same images, with 95\u00a0% bootstrap intervals.", columns, rows
     )
-
-
-_GROUP = "Where it looked"
-
-
-def mistakes_section(data: ReportData) -> Section | None:
-    gallery = data.galleries.get("mistakes")
-    if gallery is None:
-        return None
-    lead = (
-        f"{data.method} at {data.main_layer}: on the left what spoke for the wrong answer, on the right "
-        "what spoke for the true class; bright on the object and still wrong is another fault than bright "
-        "beside it."
-    )
-    blocks: list[Block] = [_cards(data, gallery, data.main_layer)]
-    for layer in gallery.maps:
-        if layer != data.main_layer:
-            title = f"The same at {layer} ({_cells(gallery, layer)})"
-            blocks.append(Details(title, (_cards(data, gallery, layer),)))
-    return Section(f"{data.method} of the mistakes", "where-mistakes", _GROUP, lead, tuple(blocks))
-
-
-def correct_section(data: ReportData) -> Section | None:
-    gallery = data.galleries.get("correct")
-    if gallery is None:
-        return None
-    lead = (
-        "Where the model is right, the bright part should be the object; a bright background is a shortcut "
-        "that happens to work on this test set."
-    )
-    block = _cards(data, gallery, data.main_layer)
-    return Section(f"{data.method} of correct predictions", "where-correct", _GROUP, lead, (block,))
-
-
-def _cards(data: ReportData, gallery: Gallery, layer: str) -> MapCards:
-    columns = {target: _columns(data, gallery, layer, target) for target in ("predicted", "label")}
-    cards = []
-    for place, index in enumerate(gallery.index):
-        if data.predictions.correct[index]:
-            cards.append(MapCard(_correct_tile(data, gallery, place), (columns["predicted"][place],)))
-        else:
-            both = (columns["predicted"][place], columns["label"][place])
-            cards.append(MapCard(mistake_tile(data, gallery, place), both))
-    caption = (
-        f"Above: the map at the layer's own resolution ({_cells(gallery, layer)}), scaled to its largest "
-        "value, black where nothing speaks for the class. Below: the same, smoothed, over the picture."
-    )
-    return MapCards(caption, tuple(cards))
-
-
-def _columns(data: ReportData, gallery: Gallery, layer: str, target: str) -> list[MapColumn]:
-    raw = gallery.maps[layer][target]  # (M, h, w)
-    alone, overlaid = pictures.alone(raw), pictures.overlaid(gallery.images, raw)
-    classes = data.predictions.predicted if target == "predicted" else data.predictions.labels
-    columns = []
-    for place, index in enumerate(gallery.index):
-        name = page_name(data.class_names[classes[index]], most=24)
-        heading = f"for {name}"
-        if message := pictures.message(raw[place]):
-            nothing = Picture("", f"Map for {name}: {message}", message)
-            columns.append(MapColumn(heading, nothing, nothing))
-            continue
-        alt = f"{data.method} map for {name} at {layer}, test image {index}"
-        over = pictures.tile(overlaid[place], f"{alt}, over the picture")
-        columns.append(MapColumn(heading, pictures.tile(alone[place], alt), over))
-    return columns
-
-
-def _correct_tile(data: ReportData, gallery: Gallery, place: int) -> Tile:
-    index = int(gallery.index[place])
-    name = page_name(data.class_names[data.predictions.labels[index]])
-    picture = pictures.tile(gallery.images[place], f"Test image {index}, {name}, predicted right")
-    return Tile((picture,), name, (f"{percent(data.predictions.confidence[index])} sure", f"image {index}"))
-
-
-def _cells(gallery: Gallery, layer: str) -> str:
-    height, width = gallery.maps[layer]["predicted"].shape[1:]
-    return f"{height} × {width} cells"

@@ -2,120 +2,90 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from sightline.report.blocks import (
-    Block,
-    Budget,
-    Column,
-    Findings,
-    Fix,
-    Fixes,
-    Link,
-    Note,
-    Part,
-    Section,
-    Table,
-    Thumbs,
+from sightline.audit import result
+from sightline.audit.result import Cause, CauseShare, SplitName
+from sightline.report.blocks import Column, Fix, Fixes, Heading, Link, Section, Table, Thumbs
+from sightline.report.formatting import (
+    count,
+    interval_text,
+    page_name,
+    percent,
+    percent_digits,
+    percent_range,
+    plural,
+    view,
 )
-from sightline.report.formatting import count, page_name, percent, percent_range, plural, view
-from sightline.report.gallery import ALL_CAUSES
-from sightline.report.run_data import ReportData
-from sightline.report.sections.explanations import MAPS_PART, maps_doubt
+from sightline.report.run_data import RunData
 
-_FIRST = 5
-_EVIDENCE = 11
+_FIXES = Heading("Fixes", "fixes", "What to do", terms=("Fix", "Confidence interval", "Label issue"))
+_BUDGET = Heading(
+    *("Error budget", "error-budget", "What to do"),
+    terms=("Error budget", "Label issue", "Leak", "Shortcut", "Ambiguity"),
+)
+_EVIDENCE = 11  # images next to a fix
+CAUSE_ORDER = tuple(Cause)
 # What each cause says of a mistake, for the reader who sees the word for the first time.
-MEANINGS = {
-    "label suspect": "the label is probably wrong, not the model",
-    "leaked twin": "a near-duplicate is in the training set under another label",
-    "shortcut": "the model follows a mark or a background that comes with another class",
-    "ambiguous": "the picture itself leaves the answer open",
-    "confused pair": "one of a pair of classes that are often taken for each other",
-    "unexplained": "none of these: look at it",
+_MEANINGS = {
+    Cause.LABEL_ISSUE: "The label is probably wrong, not the model.",
+    Cause.NEAR_DUPLICATE: "A near-duplicate of the image is in the training set.",
+    Cause.SHORTCUT: "The model follows a mark or a background that goes with another class.",
+    Cause.AMBIGUOUS: "The picture itself leaves the answer open.",
+    Cause.CONFUSED_PAIR: "The two classes are often taken for each other.",
+    Cause.UNEXPLAINED: "None of these causes fits. Look at the image.",
 }
-# A warning names its subject; the part of the page that shows it follows from the word.
-_PARTS = (
-    (("leak", "duplicate", "twin"), "Duplicates", "duplicates"),
-    (("calibrat", "confiden", "temperature"), "Calibration", "calibration"),
-    (("shortcut", "slice"), "Slices", "slices"),
-    (("label",), "Label suspects", "label-suspects"),
-    (("corruption", "robust", "noise"), "Robustness", "robustness"),
-)
 
 
-def audit_summary(data: ReportData, anchors: frozenset[str]) -> list[Block]:
-    """Return the blocks of the summary that an audit adds: warnings, budget, and the first fixes.
-
-    anchors: of the sections that the page has, to which a warning may lead.
-    """
-    facts = data.audit.facts if data.audit else {}
-    blocks: list[Block] = []
-    rows = [(str(text), *_part_of(str(text), anchors)) for text in facts.get("warnings") or ()]
-    if doubt := maps_doubt(data):
-        rows.append((doubt, *MAPS_PART))
-    if rows:
-        blocks.append(Findings("Warnings", tuple(rows)))
-    if budget := facts.get("budget"):
-        blocks.append(_bar(budget, "Why the mistakes happen. Each has one cause, so the parts add up."))
-    if fixes := facts.get("fixes"):
-        shown = tuple(_brief(one) for one in fixes[:_FIRST])
-        blocks.append(Fixes("What to fix first", shown, brief=True))
-    return blocks
+def brief_fix(fix: result.Fix) -> Fix:
+    """Return the title and the gain of a fix alone."""
+    return Fix(page_name(fix.title, limit=160), _gain(fix), "", "", None, None)
 
 
-def _part_of(text: str, anchors: frozenset[str]) -> tuple[str, str]:
-    for words, title, anchor in _PARTS:
-        if anchor in anchors and any(word in text.lower() for word in words):
-            return title, anchor
-    return "", ""
-
-
-def fixes_section(data: ReportData) -> Section | None:
-    fixes = data.audit.facts.get("fixes") if data.audit else None
+def fixes_section(run: RunData) -> Section | None:
+    fixes = run.audit.fixes
     if not fixes:
         return None
     lead = (
-        f"{plural(len(fixes), 'action')} in the order of what each is expected to gain; look at the images "
-        "before you trust the sentence above them."
+        f"{plural(len(fixes), 'action')}, in the order in which to do them. Look at the images before you "
+        "trust the sentence above them."
     )
-    block = Fixes("", tuple(_full(one, place) for place, one in enumerate(fixes)))
-    return Section("Fixes", "fixes", "What to do", lead, (block,))
+    block = Fixes("", tuple(_full_fix(fix, number) for number, fix in enumerate(fixes, 1)))
+    return Section(_FIXES, lead, (block,))
 
 
-def _brief(fix: dict[str, Any]) -> Fix:
-    return Fix(page_name(str(fix["title"]), most=160), _gain(fix), "", "", None, None)
-
-
-def _full(fix: dict[str, Any], place: int) -> Fix:
-    split, images = str(fix.get("split", "test")), tuple(int(i) for i in fix.get("images", ()))
+def _full_fix(fix: result.Fix, number: int) -> Fix:
     link = thumbs = None
-    if images:
-        words = f"{plural(len(images), 'image')} in the gallery"
-        link = Link(words, view(set=split, fix=place + 1))
-        thumbs = Thumbs(split, images[:_EVIDENCE])
-    title = page_name(str(fix["title"]), most=160)
-    return Fix(title, _gain(fix), str(fix.get("why", "")), str(fix.get("how", "")), link, thumbs)
+    if fix.images:
+        words = f"{plural(len(fix.images), 'image')} in the gallery"
+        link = Link(
+            words, view(set=fix.split, fix=number) if fix.split is SplitName.TRAIN else view(fix=number)
+        )
+        thumbs = Thumbs(fix.split, fix.images[:_EVIDENCE])
+    return Fix(page_name(fix.title, limit=160), _gain(fix), fix.why, fix.how, link, thumbs)
 
 
-def _gain(fix: dict[str, Any]) -> str:
-    gain = fix.get("gain")
-    if not gain:
+def _gain(fix: result.Fix) -> str:
+    """
+    >>> fix = result.Fix("drop", "", "", result.Gain(0.2618, 0.0, 0.5, "test accuracy"), (), "test", "")
+    >>> _gain(fix)
+    '+0.26 points (0.00 to 0.50) of test accuracy'
+    """
+    gain = fix.gain
+    if gain is None:
         return ""
-    value, low, high = (f"{gain[key]:.3g}".replace("-", "\u2212") for key in ("value", "low", "high"))
-    return f"{value} {gain['unit']} ({low} to {high})"
+    value, interval = interval_text(gain.value, gain.low, gain.high, sign=True).split(" ", 1)
+    return f"{value} points {interval} of {gain.unit}"
 
 
-def budget_section(data: ReportData) -> Section | None:
-    budget = data.audit.facts.get("budget") if data.audit else None
-    if not budget or not budget["mistakes"]:
+def budget_section(run: RunData) -> Section | None:
+    budget = run.audit.error_budget
+    causes = [one for one in budget.causes if one.count]
+    if not causes:
         return None
-    causes = _ordered(budget)
-    first = max(causes, key=lambda one: one["count"])
+    first = max(causes, key=lambda one: one.count)
     lead = (
-        f"{percent(first['share'], digits=0)} of {plural(budget['mistakes'], 'mistake')} fall to "
-        f"“{first['cause']}”; a mistake with several causes is counted once, under the first in this list "
-        "that fits."
+        f"The most frequent cause is “{first.cause}”: {percent(first.share, digits=0)} of "
+        f"{plural(budget.mistakes, 'mistake')}. A mistake with several causes is counted once, under the "
+        "first in this list."
     )
     columns = (
         Column("Cause"),
@@ -125,43 +95,21 @@ def budget_section(data: ReportData) -> Section | None:
         Column("Also"),
         Column("What it means"),
     )
+    digits = percent_digits(*(one.interval for one in causes))
     rows = tuple(
         (
-            Link(one["cause"], view(cause=one["cause"])),
-            count(one["count"]),
-            percent(one["share"]),
-            percent_range(*one["interval"]),
+            Link(str(one.cause), view(cause=one.cause)),
+            count(one.count),
+            percent(one.share, digits=digits),
+            percent_range(*one.interval, digits=digits),
             _overlaps(one),
-            MEANINGS.get(one["cause"], ""),
+            _MEANINGS[one.cause],
         )
         for one in causes
     )
-    caption = "“Also”: how many of these mistakes another cause would have fitted as well."
-    table = Table(caption, columns, rows)
-    return Section("Error budget", "error-budget", "What to do", lead, (table,))
+    caption = "“Also”: how many images with this cause have another cause as well."
+    return Section(_BUDGET, lead, (Table(caption, columns, rows),))
 
 
-def _bar(budget: dict[str, Any], caption: str) -> Block:
-    total = budget["mistakes"]
-    if not total:
-        return Note("No test image was misclassified: there is nothing to explain.")
-    parts, start = [], 0.0
-    for one in _ordered(budget):
-        share = one["count"] / total
-        text = f"{one['cause']}: {plural(one['count'], 'mistake')}, {percent(share)}"
-        color = ALL_CAUSES.index(one["cause"]) if one["cause"] in ALL_CAUSES else len(ALL_CAUSES) - 1
-        href = view(cause=one["cause"])
-        parts.append(Part(one["cause"], color, start, share, count(one["count"]), text, href))
-        start += share
-    return Budget(caption, tuple(parts))
-
-
-def _ordered(budget: dict[str, Any]) -> list[dict[str, Any]]:
-    known = {cause: place for place, cause in enumerate(ALL_CAUSES)}
-    present = [one for one in budget["causes"] if one["count"]]
-    return sorted(present, key=lambda one: known.get(one["cause"], len(known)))
-
-
-def _overlaps(cause: dict[str, Any]) -> str:
-    others = [f"{name} {count(n)}" for name, n in (cause.get("overlaps") or {}).items() if n]
-    return ", ".join(others) or "–"
+def _overlaps(one: CauseShare) -> str:
+    return ", ".join(f"{cause} {count(n)}" for cause, n in one.overlaps.items() if n) or "–"

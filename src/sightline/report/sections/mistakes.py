@@ -1,83 +1,139 @@
-"""What the model gets wrong: by class, by pair of classes, and one by one in order of cost."""
+"""What the model gets wrong: by class, by pair of classes, by difficulty, and image by image."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from sightline.predictions.metrics import accuracy_per_class, confused_pairs, confusion, rank_mistakes
-from sightline.report import charts, pictures
+from sightline.audit.result import DifficultyKind
+from sightline.predictions.metrics import accuracy_per_class, confusion, rank_mistakes
 from sightline.report.blocks import (
     Bar,
     Block,
+    Card,
+    Cards,
     Cell,
-    Chart,
     Column,
+    Details,
+    Heading,
+    Link,
     Matrix,
     Note,
-    Picture,
     Section,
     Table,
-    Tile,
-    Tiles,
+    Thumbs,
+    Tool,
 )
-from sightline.report.charts import png
-from sightline.report.figures import chart_drawings
 from sightline.report.formatting import (
     class_keys,
     count,
     number,
+    p_value,
     page_name,
     percent,
+    percent_digits,
     percent_range,
     plural,
     view,
 )
-from sightline.report.run_data import Gallery, ReportData
+from sightline.report.run_data import RunData
+from sightline.report.svg import matrix_map
 from sightline.stats import wilson_interval
 
 _GROUP = "Mistakes"
-_PAIRS = 15
-_ROWS_WITHOUT_PICTURES = 20
-# With a gallery every cell leads to its images, so that the matrix stays a table for more classes.
-_LINKED_CLASSES = 100
+_GALLERY = Heading(
+    "Gallery", "gallery", _GROUP, terms=("Loss", "Margin", "Confidence", "Ambiguity", "Label quality")
+)
+_CONFUSION = Heading("Confusion matrix", "confusion-matrix", _GROUP, terms=("Confusion matrix",))
+_PAIRS = Heading("Confused pairs", "confused-pairs", _GROUP, terms=("Loss", "Confidence interval", "p-value"))
+_CLASSES = Heading("Accuracy per class", "accuracy-per-class", _GROUP, terms=("Confidence interval",))
+_DIFFICULTY = Heading("Ambiguous, easy, hard", "difficulty", _GROUP, terms=("Ambiguity", "Confidence"))
+_PAIRS_SHOWN = 15
+_LISTED = 50  # mistakes in the table of a run without pictures
+_KIND_IMAGES = 12
+_TABLE_CLASSES = 100  # of more, the matrix is a drawing: its cells are too small for numbers and links
+_NUMBERED_CLASSES = 20  # of more, a cell of the table has a colour and no number
 
 
-def confusion_of(data: ReportData) -> np.ndarray:
-    """Return the run's confusion matrix, (C, C) counts, rows true."""
-    return confusion(data.predictions.labels, data.predictions.predicted, len(data.class_names))
+def gallery_section(run: RunData) -> Section:
+    """Return the section of the gallery, which the page's script fills."""
+    lead = (
+        f"All {plural(len(run.predictions), 'test image')}, the mistakes with the highest loss first. "
+        "Filter them, open one to see where the model looked, and decide what to do with it."
+    )
+    blocks: list[Block] = [Tool("gallery")]
+    if run.pictures is None:
+        words = "No pictures here: this audit is of the predictions alone. sightline audit RUN adds them."
+        lead = (
+            f"All {plural(len(run.predictions), 'test image')} by index, the mistakes with the highest loss "
+            "first. Filter them, open one to see its probabilities, and decide what to do with it."
+        )
+        blocks.insert(0, Note(words))
+        if not run.predictions.correct.all():
+            blocks.append(Details("The mistakes with the highest loss as a table", (_mistake_table(run),)))
+    return Section(_GALLERY, lead, tuple(blocks))
 
 
-def class_section(data: ReportData) -> Section:
-    matrix = confusion_of(data)
+def _mistake_table(run: RunData) -> Table:
+    columns = (
+        Column("Image"),
+        Column("True class"),
+        Column("Predicted"),
+        Column("Confidence", numeric=True),
+        Column("Loss", numeric=True),
+    )
+    rows = tuple(
+        (
+            Link(str(row["index"]), view(img=row["index"])),
+            page_name(run.class_names[row["label"]]),
+            page_name(run.class_names[row["predicted"]]),
+            percent(row["confidence"]),
+            number(row["loss"]),
+        )
+        for row in rank_mistakes(run.predictions, _LISTED).to_dict("records")
+    )
+    return Table("In descending order of loss.", columns, rows)
+
+
+def _confusion_of(run: RunData) -> np.ndarray:
+    """The confusion matrix, (C, C) counts, rows true."""
+    return confusion(run.predictions.labels, run.predictions.predicted, len(run.class_names))
+
+
+def class_section(run: RunData) -> Section:
+    matrix = _confusion_of(run)
     shares = accuracy_per_class(matrix)
     tested = np.flatnonzero(matrix.sum(axis=1)).tolist()
     order = sorted(tested, key=lambda c: shares[c])
     weakest, best = order[0], order[-1]
     lead = (
-        f"The weakest class is {page_name(data.class_names[weakest])} with {percent(shares[weakest])} right, "
-        f"the best {page_name(data.class_names[best])} with {percent(shares[best])}."
+        f"The weakest class is {page_name(run.class_names[weakest])} with "
+        f"{percent(shares[weakest], digits=0)} right, the best is {page_name(run.class_names[best])} with "
+        f"{percent(shares[best], digits=0)}."
     )
-    blocks: tuple[Block, ...] = (_class_table(matrix, order, data.class_names),)
+    if len(order) == 1:
+        lead = f"All test images are of one class, {page_name(run.class_names[best])}."
+    blocks: tuple[Block, ...] = (_class_table(matrix, order, run.class_names),)
     if absent := len(matrix) - len(tested):
-        blocks += (Note(f"{plural(absent, 'class', 'classes')} without test images."),)
-    return Section("Accuracy per class", "accuracy-per-class", _GROUP, lead, blocks)
+        blocks += (Note(f"{plural(absent, 'class has', 'classes have')} no test image."),)
+    return Section(_CLASSES, lead, blocks)
 
 
 def _class_table(matrix: np.ndarray, order: list[int], names: tuple[str, ...]) -> Table:
+    counts = {c: (int(matrix[c, c]), int(matrix[c].sum())) for c in order}
+    intervals = {c: wilson_interval(*counts[c]) for c in order}
+    digits = percent_digits(*intervals.values())
     rows = []
     for c in order:
-        right, total = int(matrix[c, c]), int(matrix[c].sum())
-        low, high = wilson_interval(right, total)
+        right, total = counts[c]
         others = np.where(np.arange(len(matrix)) == c, -1, matrix[c])
         worst = int(others.argmax())
-        taken = f"{page_name(names[worst], most=24)} ({count(others[worst])})" if others[worst] > 0 else "–"
-        share = right / total
+        taken = f"{page_name(names[worst], limit=24)} ({count(others[worst])})" if others[worst] > 0 else "–"
         rows.append(
             (
                 page_name(names[c]),
-                Bar(share, low, high),
-                percent(share),
-                percent_range(low, high),
+                Bar(right / total, *intervals[c]),
+                percent(right / total, digits=digits),
+                percent_range(*intervals[c], digits=digits),
                 count(total),
                 taken,
             )
@@ -90,149 +146,125 @@ def _class_table(matrix: np.ndarray, order: list[int], names: tuple[str, ...]) -
         Column("Images", numeric=True),
         Column("Most often taken for"),
     )
-    return Table(
-        "Weakest class first. The line across a bar's end is its 95\u00a0% Wilson interval.",
-        columns,
-        tuple(rows),
+    caption = "The weakest class first. The line across a bar's end is its 95\u00a0% Wilson interval."
+    return Table(caption, columns, tuple(rows))
+
+
+def confusion_section(run: RunData) -> Section:
+    matrix = _confusion_of(run)
+    wrong = int(matrix.sum() - matrix.trace())
+    if not wrong:
+        lead = "No test image is misclassified: all counts are on the diagonal."
+    else:
+        lead = (
+            "Each row is a true class, each column a predicted class. The colour shows where the "
+            f"{plural(wrong, 'mistake')} are."
+        )
+    if len(matrix) > _TABLE_CLASSES:
+        return Section(_CONFUSION, lead, (_map_of(matrix),))
+    lead += " Select a cell to see its images."
+    return Section(_CONFUSION, lead, (_matrix(matrix, run.class_names),))
+
+
+def _shades(matrix: np.ndarray) -> np.ndarray:
+    """Return for each cell of a matrix (C, C) how strongly it is coloured, 0 to 10, by its share of the row.
+
+    The scale ends at the largest mistake: on one of the diagonal's size all mistakes would look alike. A
+    single mistake gets a tint too; 0 is kept for none, and for the diagonal.
+    """
+    shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)  # (C, C)
+    np.fill_diagonal(shares, 0)
+    return np.ceil(10 * shares / (shares.max() or 1.0)).astype(int)
+
+
+def _map_of(matrix: np.ndarray) -> Block:
+    return matrix_map(
+        "True classes from top to bottom, predicted classes from left to right. Colour: share of the row.",
+        f"Confusion matrix of {len(matrix)} classes; the table of confused pairs lists its largest cells.",
+        _shades(matrix),
     )
 
 
-def confusion_section(data: ReportData) -> Section:
-    matrix = confusion_of(data)
-    wrong = int(matrix.sum() - matrix.trace())
-    lead = "No test image was misclassified: every count stands on the diagonal."
-    if wrong:
-        lead = (
-            f"Each row is a true class, each column what the model said; the colour shows where the "
-            f"{plural(wrong, 'mistake')} gather."
-        )
-    keys = class_keys(data.class_names) if data.audit else ()
-    if keys:
-        lead += " Click a cell to see its images."
-    if len(matrix) <= (_LINKED_CLASSES if keys else charts.NUMBERED_CLASSES):
-        block: Block = _matrix(matrix, data.class_names, keys)
-    else:
-        alt = f"Confusion matrix of {len(matrix)} classes; the confused pairs below list its largest cells."
-        # Its colours mean shares and need a white ground: a picture, not a drawing that follows the theme.
-        uri = pictures.data_uri(png(chart_drawings(data)["confusion"]), "png")
-        block = Chart(
-            Picture(uri, alt),
-            "The diagonal is left grey and no mistake white: colour is for mistakes only.",
-            square=True,
-        )
-    return Section("Confusion matrix", "confusion-matrix", _GROUP, lead, (block,))
-
-
-def _matrix(matrix: np.ndarray, names: tuple[str, ...], keys: tuple[str, ...]) -> Matrix:
-    """Return the table of a matrix (C, C); with `keys` of the classes, each cell leads into the gallery."""
+def _matrix(matrix: np.ndarray, names: tuple[str, ...]) -> Matrix:
+    """Return the table of a matrix (C, C), in which each cell leads to its images in the gallery."""
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)  # (C, C)
-    off_diagonal = np.where(np.eye(len(matrix), dtype=bool), 0.0, shares)
-    top = off_diagonal.max() or 1.0
-    short = [page_name(name, most=24) for name in names]
+    shades, keys = _shades(matrix), class_keys(names)
+    short = [page_name(name, limit=24) for name in names]
     rows = []
     for i, row in enumerate(matrix):
         cells = []
         for j, value in enumerate(row):
-            # A single mistake gets a tint too: 0 is kept for none.
-            shade = int(np.ceil(10 * off_diagonal[i, j] / top))
             title = f"{short[i]} taken for {short[j]}: {count(value)} ({percent(shares[i, j])})"
             title = title if i != j else f"{short[i]} right: {count(value)}"
-            href = view(true=keys[i], pred=keys[j], sort="loss") if keys and value else ""
-            cells.append(Cell(count(value), shade, title, i == j, href))
+            href = view(true=keys[i], pred=keys[j], sort="loss") if value else ""
+            cells.append(Cell(count(value), int(shades[i, j]), title, i == j, href))
         rows.append(tuple(cells))
     caption = "Test images by true class (rows) and predicted class (columns). Colour: share of the row."
-    return Matrix(caption, tuple(short), tuple(rows), dense=len(matrix) > charts.NUMBERED_CLASSES)
+    return Matrix(caption, tuple(short), tuple(rows), dense=len(matrix) > _NUMBERED_CLASSES)
 
 
-def pairs_section(data: ReportData) -> Section | None:
-    pairs = confused_pairs(data.predictions, most=_PAIRS)
-    if pairs.empty:
+def pairs_section(run: RunData) -> Section | None:
+    pairs = run.audit.confused_pairs[:_PAIRS_SHOWN]
+    if not pairs:
         return None
-    listed = pairs["count"].to_numpy().sum() / (~data.predictions.correct).sum()
-    first = pairs.iloc[0]
+    keys, names = class_keys(run.class_names), [page_name(name, limit=32) for name in run.class_names]
+    first = pairs[0]
     lead = (
-        f"{page_name(first['true'])} taken for {page_name(first['predicted'])} leads with "
-        f"{plural(first['count'], 'image')}; the pairs listed here hold "
-        f"{percent(listed, digits=0)} of all mistakes."
+        f"{names[first.true]} is taken for {names[first.predicted]} most often, in "
+        f"{plural(first.count, 'image')}. “Other way” tells whether the two classes are confused in both "
+        "directions."
     )
     columns = (
-        Column("True class"),
-        Column("Taken for"),
+        Column("True class → taken for"),
         Column("Images", numeric=True),
         Column("Share of true class", numeric=True),
+        Column("95\u00a0% interval", numeric=True),
+        Column("Other way", numeric=True),
+        Column("Test of the direction", numeric=True),
         Column("Median loss", numeric=True),
     )
+    digits = percent_digits(*(one.interval for one in pairs))
     rows = tuple(
         (
-            page_name(row["true"]),
-            page_name(row["predicted"]),
-            count(row["count"]),
-            percent(row["share"]),
-            number(row["median_loss"]),
+            Link(
+                f"{names[one.true]} → {names[one.predicted]}",
+                view(true=keys[one.true], pred=keys[one.predicted], sort="loss"),
+            ),
+            count(one.count),
+            percent(one.share, digits=digits),
+            percent_range(*one.interval, digits=digits),
+            count(one.reverse),
+            "–" if one.p_direction is None else p_value(one.p_direction),
+            number(one.median_loss),
         )
-        for row in pairs.to_dict("records")
+        for one in pairs
     )
-    caption = "A high median loss: the model is sure of the wrong answer. A low one: it hesitates."
-    return Section("Confused pairs", "confused-pairs", _GROUP, lead, (Table(caption, columns, rows),))
+    caption = "With a high median loss the model is sure of the wrong answer; with a low one it hesitates."
+    return Section(_PAIRS, lead, (Table(caption, columns, rows),))
 
 
-def costly_section(data: ReportData) -> Section:
-    wrong = int((~data.predictions.correct).sum())
-    gallery = data.galleries.get("mistakes")
-    if not wrong:
-        block: Block = Note("No test image was misclassified.")
-        lead = "There is nothing to show here."
-    elif gallery is not None:
-        block = _gallery(data, gallery)
-        lead = (
-            f"The {plural(len(gallery.index), 'mistake')} with the highest loss, out of {count(wrong)}: look "
-            "for wrong labels, pictures that nobody could tell, and one cause behind several."
-        )
-    else:
-        block = _mistake_table(data)
-        lead = f"The mistakes with the highest loss, out of {count(wrong)}; the run kept no pictures of them."
-    return Section("Most costly mistakes", "most-costly-mistakes", _GROUP, lead, (block,))
-
-
-def mistake_tile(data: ReportData, gallery: Gallery, place: int) -> Tile:
-    """Return a gallery's picture with its true and predicted class, confidence and loss."""
-    index = int(gallery.index[place])
-    true = page_name(data.class_names[data.predictions.labels[index]])
-    guess = page_name(data.class_names[data.predictions.predicted[index]])
-    picture = pictures.tile(
-        gallery.images[place], f"Test image {index}, true class {true}, predicted {guess}"
+def difficulty_section(run: RunData) -> Section:
+    found = run.audit.difficulty
+    meanings = {
+        DifficultyKind.AMBIGUOUS: f"ambiguity of {found.ambiguity_from:.2f} or more. Would people agree?",
+        DifficultyKind.HARD: f"right, with a confidence of {percent(found.hard_up_to, digits=0)} or less. "
+        "The next model may lose these.",
+        DifficultyKind.EASY: f"wrong, with a confidence of {percent(found.easy_from, digits=0)} or more. "
+        "A wrong label, a near-duplicate, a shortcut?",
+    }
+    cards, none = [], []
+    for row in found.kinds:
+        kind, meaning = row.kind.capitalize(), meanings[row.kind]
+        if not row.count:
+            none.append(Note(f"{kind}: no image ({meaning.partition('. ')[0]})."))
+            continue
+        wrong = (f"{count(row.wrong)} of them are wrong",) if row.kind is DifficultyKind.AMBIGUOUS else ()
+        thumbs = (Thumbs("test", row.images[:_KIND_IMAGES]),)
+        title = f"{kind}: {plural(row.count, 'image')}"
+        cards.append(Card(thumbs, title, (meaning[0].upper() + meaning[1:], *wrong), view(kind=row.kind)))
+    lead = (
+        "Images that leave the answer open, images that the model gets wrong with confidence, and images "
+        "that it gets right by luck."
     )
-    loss = f"loss {number(data.predictions.loss[index])}"
-    sure = f"{percent(data.predictions.confidence[index])} sure"
-    return Tile((picture,), f"{guess}, not {true}", (loss, sure, f"image {index}"))
-
-
-def _gallery(data: ReportData, gallery: Gallery) -> Tiles:
-    tiles = tuple(mistake_tile(data, gallery, place) for place in range(len(gallery.index)))
-    return Tiles(
-        "In descending order of loss. “Dog, not cat”: predicted dog, and the label says cat.",
-        tiles,
-        numbered=True,
-    )
-
-
-def _mistake_table(data: ReportData) -> Table:
-    table = rank_mistakes(data.predictions, most=_ROWS_WITHOUT_PICTURES)
-    columns = (
-        Column("Image"),
-        Column("True class"),
-        Column("Predicted"),
-        Column("Confidence", numeric=True),
-        Column("Loss", numeric=True),
-    )
-    rows = tuple(
-        (
-            str(row["index"]),
-            page_name(data.class_names[row["label"]]),
-            page_name(data.class_names[row["predicted"]]),
-            percent(row["confidence"]),
-            number(row["loss"]),
-        )
-        for row in table.to_dict("records")
-    )
-    return Table("In descending order of loss.", columns, rows)
+    blocks: list[Block] = [Cards("", tuple(cards))] if cards else []
+    return Section(_DIFFICULTY, lead, (*blocks, *none))

@@ -1,61 +1,68 @@
-"""How far the model's answers can be trusted: calibration, answering only when sure, corrupted pictures."""
+"""How far the model's answers can be trusted: calibration, answering when confident, corrupted images."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
-from sightline.report.blocks import Block, Column, Facts, Section, Table, Tool
-from sightline.report.formatting import number, page_name, percent, percent_range, plural
-from sightline.report.run_data import ReportData
+from sightline.audit.result import ConformalSets, ReliabilityBin, RiskCurve, Robustness, Threshold
+from sightline.report.blocks import Block, Column, Facts, Heading, Section, Table, Tool
+from sightline.report.formatting import number, page_name, percent, percent_digits, percent_range, plural
+from sightline.report.run_data import RunData
 from sightline.report.svg import Box, Diagram, plane
 
 _GROUP = "Trust"
+CALIBRATION = Heading(
+    *("Calibration", "calibration", _GROUP),
+    terms=("Confidence", "Calibration error", "Reliability diagram", "Temperature", "Expected by chance"),
+)
+_SELECTIVE = Heading(
+    *("Answer only when confident", "selective", _GROUP),
+    terms=("Coverage", "Risk", "AURC, AUGRC", "Conformal set", "Held-out half"),
+)
+_ROBUSTNESS = Heading("Robustness", "robustness", _GROUP, terms=("Corruption", "Confidence interval"))
 
 
-def _facts(data: ReportData, key: str) -> Any:
-    return data.audit.facts.get(key) if data.audit else None
-
-
-def calibration_section(data: ReportData) -> Section | None:
-    facts = _facts(data, "calibration")
-    if not facts:
-        return None
-    bins = [one for one in facts["reliability"] if one["count"]]
-    total = sum(one["count"] for one in bins) or 1
-    gap = sum(one["count"] * (one["confidence"] - one["accuracy"]) for one in bins) / total
-    noise = facts["ece"] <= facts["floor_high"]
-    verdict = "more sure than it is right" if gap > 0 else "less sure than it is right"
-    if noise:
-        verdict = "as well calibrated as this many images can tell"
+def calibration_section(run: RunData) -> Section:
+    found = run.audit.calibration
+    bins = [one for one in found.reliability if one.count]
+    gap = run.predictions.confidence.mean() - run.predictions.correct.mean()
+    verdict = "It is more confident than it is right" if gap > 0 else "It is less confident than it is right"
+    if found.ece <= found.noise_high:
+        verdict = "As far as this many images can tell, yes"
     lead = (
-        f"When the model says 80\u00a0%, is it right 80\u00a0% of the time? It is {verdict}: the calibration "
-        f"error is {percent(facts['ece'])}, and a perfectly calibrated model would show "
-        f"{percent(facts['floor'])} by chance."
+        f"When the model says 80\u00a0%, is it right in 80\u00a0% of the cases? {verdict}: the calibration "
+        f"error is {percent(found.ece)}. A perfectly calibrated model would show "
+        f"{percent(found.noise_mean)} by chance."
     )
-    rows = (
-        ("Calibration error, equal widths", percent(facts["ece"], digits=2)),
-        ("Calibration error, equal counts", percent(facts["ece_mass"], digits=2)),
-        (
-            "By chance alone",
-            f"{percent(facts['floor'], digits=2)}, at most {percent(facts['floor_high'], digits=2)}",
-        ),
-        ("Log loss", number(facts["nll"])),
-        ("Temperature, cross-fitted", number(facts["temperature"])),
-        ("Calibration error with it", percent(facts["ece_after"], digits=2)),
-        ("Log loss with it", number(facts["nll_after"])),
-    )
-    blocks = (_reliability(bins, total), Facts(rows))
-    return Section("Calibration", "calibration", _GROUP, lead, blocks)
-
-
-def _reliability(bins: list[dict[str, Any]], total: int) -> Diagram:
-    said = [
-        f"said {percent(one['confidence'])}, right {percent(one['accuracy'])} "
-        f"({percent_range(*one['interval'])}), {plural(one['count'], 'image')}"
-        for one in bins
+    rows = [
+        ("Calibration error, bins of equal width", percent(found.ece)),
+        ("Calibration error, bins of equal count", percent(found.ece_equal_mass)),
+        ("Expected by chance", f"{percent(found.noise_mean)}, at most {percent(found.noise_high)}"),
+        ("Mean cross-entropy", number(found.nll)),
     ]
+    if found.temperature is not None:
+        rows.append(("Best temperature", number(found.temperature)))
+    if found.ece_after is not None and found.nll_after is not None:
+        rows.append(("Calibration error with a temperature", percent(found.ece_after)))
+        rows.append(("Mean cross-entropy with a temperature", number(found.nll_after)))
+    return Section(CALIBRATION, lead, (_reliability(bins), Facts(tuple(rows))))
+
+
+def _reliability(bins: Sequence[ReliabilityBin]) -> Diagram:
+    """Draw the bins, all of which hold images."""
+    total = sum(one.count for one in bins)
+    confidence = [one.confidence or 0.0 for one in bins]
+    accuracy = [one.accuracy or 0.0 for one in bins]
+    said = []
+    for one, sure, right in zip(bins, confidence, accuracy, strict=True):
+        digits = percent_digits(one.interval)
+        said.append(
+            f"confidence {percent(sure, digits=0)}, right {percent(right, digits=digits)} "
+            f"({percent_range(*one.interval, digits=digits)}), {plural(one.count, 'image')}"
+        )
     flat = plane(
-        "On the dashed line, it is as right as it is sure; below it, too sure. Bars: share of images.",
+        "On the dashed line the model is as right as it is confident; below it, too confident. "
+        "Grey bars: share of images.",
         f"Reliability diagram of {plural(len(bins), 'bin')}: {'; '.join(said)}.",
         x=(0, 1),
         y=(0, 1),
@@ -64,136 +71,150 @@ def _reliability(bins: list[dict[str, Any]], total: int) -> Diagram:
         size=(460, 380),
     )
     boxes = []
-    for one, text in zip(bins, said, strict=True):
-        left, right, base = flat.x(one["low"]), flat.x(one["high"]), flat.y(0)
-        high = flat.y(one["count"] / total)
+    for one, sure, text in zip(bins, confidence, said, strict=True):
+        left, right, base = flat.x(one.low), flat.x(one.high), flat.y(0)
+        high = flat.y(one.count / total)
         boxes.append(Box(left + 0.5, high, max(right - left - 1, 1), round(base - high, 2), text=text))
-        low, high = (flat.y(bound) for bound in one["interval"])
-        boxes.append(Box(flat.x(one["confidence"]) - 1, high, 2, round(low - high, 2), "interval"))
+        low, high = (flat.y(bound) for bound in one.interval)
+        boxes.append(Box(flat.x(sure) - 1, high, 2, round(low - high, 2), "interval"))
     lines = (
-        flat.line("", "dashed", (0, 1), (0, 1), ("", "")),
-        flat.line(
-            "", "accent", [b["confidence"] for b in bins], [b["accuracy"] for b in bins], said, dots=True
-        ),
+        flat.line("", "dashed", (0, 1), (0, 1)),
+        flat.line("", "accent", confidence, accuracy, said, dots=True),
     )
-    return flat.axes.with_parts(boxes=boxes, lines=lines)
+    return flat.drawn(boxes=boxes, lines=lines)
 
 
-def selective_section(data: ReportData) -> Section | None:
-    facts = _facts(data, "selective")
-    if not facts:
-        return None
-    curve = facts["curve"]
-    coverage, risk, threshold = curve["coverage"], curve["risk"], curve["threshold"]
+def selective_section(run: RunData) -> Section:
+    found = run.audit.selective
+    lead = (
+        "What if the model may say “I don't know”? Move the threshold to see how many images it leaves to "
+        "people, and how many of its answers are still wrong."
+    )
+    blocks: list[Block] = [_risk_curve(found.curve), Tool("threshold")]
+    if found.thresholds:
+        blocks.append(_thresholds(found.thresholds))
+    if run.audit.conformal:
+        blocks.append(_sets(run.audit.conformal))
+    areas = (("AURC (area under the curve)", number(found.aurc)), ("AUGRC", number(found.augrc)))
+    return Section(_SELECTIVE, lead, (*blocks, Facts(areas)))
+
+
+def _risk_curve(curve: RiskCurve) -> Diagram:
     texts = [
-        f"answering {percent(c)}, wrong in {percent(r)} of the answers, from confidence {number(t)}"
-        for c, r, t in zip(coverage, risk, threshold, strict=True)
+        f"{percent(coverage, digits=0)} answered, {percent(risk)} of the answers wrong, from confidence "
+        f"{number(threshold)}"
+        for coverage, risk, threshold in zip(curve.coverage, curve.risk, curve.threshold, strict=True)
     ]
+    half = len(curve.risk) // 2
     flat = plane(
-        "The errors among the answers, when the model answers only its most confident share of the images.",
-        f"Risk-coverage curve: {percent(risk[-1])} wrong when all images are answered, "
-        f"{percent(risk[len(risk) // 2])} when {percent(coverage[len(risk) // 2], digits=0)} are.",
+        "The share of wrong answers, when the model answers only the images of which it is most confident.",
+        f"Risk-coverage curve: {percent(curve.risk[-1])} wrong when all images are answered, "
+        f"{percent(curve.risk[half])} when {percent(curve.coverage[half], digits=0)} are.",
         x=(0, 1),
-        y=(0, max(max(risk), 0.01)),
+        y=(0, max(*curve.risk, 0.01)),
         labels=("share of images answered", "share of answers wrong"),
         shares=(True, True),
     )
-    diagram = flat.axes.with_parts(lines=[flat.line("", "accent", coverage, risk, texts)], live="risk-curve")
-    lead = (
-        "What if the model may say “I don't know”? Move the threshold and see what is left to people, and "
-        "how many errors get through."
-    )
-    blocks: list[Block] = [diagram, Tool("threshold")]
-    if wanted := facts.get("wanted"):
-        blocks.append(_wanted(wanted))
-    if sets := _facts(data, "conformal"):
-        blocks.append(_sets(sets))
-    blocks.append(
-        Facts((("AURC (area under the curve)", number(facts["aurc"])), ("AUGRC", number(facts["augrc"]))))
-    )
-    return Section("Answer only when sure", "selective", _GROUP, lead, tuple(blocks))
+    return flat.drawn(lines=[flat.line("", "accent", curve.coverage, curve.risk, texts)], live="risk-curve")
 
 
-def _wanted(rows: list[dict[str, Any]]) -> Table:
+def _thresholds(rows: Sequence[Threshold]) -> Table:
     columns = (
         Column("Wanted error"),
         Column("Answer from confidence", numeric=True),
         Column("Images answered", numeric=True),
-        Column("Error on the other half", numeric=True),
+        Column("Error on the held-out half", numeric=True),
+        Column("95\u00a0% interval", numeric=True),
+        Column("Guaranteed"),
     )
-    cells = tuple(
-        (
-            percent(one["error"]),
-            _or_dash(one["threshold"], number),
-            _or_dash(one["coverage"], percent),
-            _or_dash(one["checked"], percent),
+    cells = []
+    for one in rows:
+        digits = percent_digits(one.interval)
+        cells.append(
+            (
+                percent(one.wanted_error, digits=0),
+                number(one.threshold),
+                percent(one.coverage, digits=0),
+                percent(one.error, digits=digits),
+                percent_range(*one.interval, digits=digits),
+                "yes" if one.guaranteed else f"no, up to {percent(one.bound, digits=digits)}",
+            )
         )
-        for one in rows
-    )
-    return Table("Thresholds chosen on one half of the test images and checked on the other.", columns, cells)
+    caption = "Thresholds that were chosen on one half of the test images and checked on the held-out half."
+    return Table(caption, columns, tuple(cells))
 
 
-def _or_dash(value: float | None, write: Any) -> str:
-    return "–" if value is None else write(value)
-
-
-def _sets(rows: list[dict[str, Any]]) -> Table:
+def _sets(rows: Sequence[ConformalSets]) -> Table:
     columns = (
         Column("Wanted: label in the set"),
-        Column("Realised", numeric=True),
+        Column("Measured", numeric=True),
         Column("95\u00a0% interval", numeric=True),
         Column("Classes per set", numeric=True),
         Column("One class", numeric=True),
-        Column("None", numeric=True),
+        Column("No class", numeric=True),
     )
+    digits = percent_digits(*(one.interval for one in rows))
     cells = tuple(
         (
-            percent(one["coverage"], digits=0),
-            percent(one["realised"]),
-            percent_range(*one["interval"]),
-            f"{one['mean_size']:.2f}",
-            percent(one["single"]),
-            percent(one["empty"]),
+            percent(one.coverage, digits=0),
+            percent(one.realised, digits=digits),
+            percent_range(*one.interval, digits=digits),
+            f"{one.mean_size:.2f}",
+            percent(one.single, digits=0),
+            percent(one.empty, digits=0),
         )
         for one in rows
     )
-    caption = "Conformal sets: all classes that are probable enough, checked on the other half."
+    caption = (
+        "Conformal sets: all classes of an image that are probable enough, checked on the held-out half."
+    )
     return Table(caption, columns, cells)
 
 
-def robustness_section(data: ReportData) -> Section | None:
-    facts = _facts(data, "robustness")
-    if not facts or not facts["rows"]:
+def robustness_section(run: RunData) -> Section | None:
+    found = run.audit.robustness
+    if found is None or not found.rows:
         return None
-    names = list(dict.fromkeys(row["name"] for row in facts["rows"]))
-    worst = {name: max(r["error"] for r in facts["rows"] if r["name"] == name) for name in names}
+    names = list(dict.fromkeys(row.name for row in found.rows))
+    worst = {name: max(row.error for row in found.rows if row.name == name) for name in names}
     names.sort(key=lambda name: -worst[name])
-    top = max(max(worst.values()), facts["clean"])
+    digits = percent_digits(found.interval)
+    lead = (
+        f"On {plural(found.n, 'image')} the error is {percent(found.clean, digits=digits)} without "
+        f"corruption and {percent(found.mean, digits=digits)} with it, on average. The worst is "
+        f"{_spaced(names[0])}."
+    )
+    return Section(_ROBUSTNESS, lead, (_errors(found, names, worst),))
+
+
+def _errors(found: Robustness, names: Sequence[str], worst: dict[str, float]) -> Diagram:
+    """Draw a row of dots for each corruption, the worst on top."""
     flat = plane(
-        "One row per corruption, worst first; its dots are growing severities. Dashed: clean images.",
-        f"Error by corruption; clean {percent(facts['clean'])}; "
-        + ", ".join(f"{name} up to {percent(worst[name])}" for name in names)
+        "One row for each corruption, the worst first. Its dots are growing severities; dashed: without "
+        "corruption.",
+        f"Error by corruption; without corruption {percent(found.clean)}; "
+        + ", ".join(f"{_spaced(name)} up to {percent(worst[name])}" for name in names)
         + ".",
-        x=(0, min(1.0, 1.05 * top)),
+        x=(0, min(1.0, 1.05 * max(*worst.values(), found.clean, 0.01))),
         y=(len(names) - 0.4, -0.6),
         labels=("share of images wrong", ""),
         shares=(True, False),
         size=(640, 66 + 26 * len(names)),
-        names=[page_name(name.replace("_", " "), most=20) for name in names],
+        names=[page_name(_spaced(name), limit=20) for name in names],
     )
-    lines = [flat.line("", "dashed", (facts["clean"],) * 2, (-0.6, len(names) - 0.4), ("", ""))]
+    lines = [flat.line("", "dashed", (found.clean,) * 2, (-0.6, len(names) - 0.4))]
     for place, name in enumerate(names):
-        rows = sorted((r for r in facts["rows"] if r["name"] == name), key=lambda r: r["severity"])
+        rows = sorted((row for row in found.rows if row.name == name), key=lambda row: row.severity)
         texts = [
-            f"{name.replace('_', ' ')}, severity {r['severity']}: {percent(r['error'])} wrong "
-            f"({percent_range(*r['interval'])})"
-            for r in rows
+            f"{_spaced(name)}, severity {row.severity}: {percent(row.error)} wrong "
+            f"({percent_range(*row.interval)})"
+            for row in rows
         ]
         lines.append(
-            flat.line("", "accent", [r["error"] for r in rows], [place] * len(rows), texts, dots=True)
+            flat.line("", "accent", [row.error for row in rows], [place] * len(rows), texts, dots=True)
         )
-    lead = (
-        f"On {plural(facts['n'], 'image')}, {percent(facts['clean'])} are wrong when clean and "
-        f"{percent(facts['mean'])} on average when corrupted; {names[0].replace('_', ' ')} hurts most."
-    )
-    return Section("Robustness", "robustness", _GROUP, lead, (flat.axes.with_parts(lines=lines),))
+    return flat.drawn(lines=lines)
+
+
+def _spaced(name: str) -> str:
+    return name.replace("_", " ")

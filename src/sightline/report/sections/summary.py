@@ -3,166 +3,180 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-import numpy as np
-
-from sightline.predictions.metrics import accuracy_per_class, confused_pairs
+from sightline.audit.result import CauseShare, WarningKind
 from sightline.report.blocks import (
     Block,
+    Budget,
     Column,
     Details,
     Facts,
     Findings,
+    Fix,
+    Fixes,
+    Heading,
     Headline,
+    Link,
     Note,
+    Part,
     Section,
     Table,
     Text,
 )
-from sightline.report.formatting import count, duration, number, page_name, percent, percent_range, plural
-from sightline.report.run_data import ReportData
-from sightline.report.sections.explanations import MAPS_PART, maps_doubt
-from sightline.report.sections.fixes import audit_summary
-from sightline.report.sections.mistakes import confusion_of
+from sightline.report.formatting import (
+    count,
+    duration,
+    number,
+    page_name,
+    percent,
+    percent_digits,
+    percent_range,
+    plural,
+    view,
+)
+from sightline.report.run_data import RunData
+from sightline.report.sections.causes import DUPLICATES, SLICES
+from sightline.report.sections.explanations import FAITHFULNESS, maps_doubt
+from sightline.report.sections.fixes import CAUSE_ORDER, brief_fix
+from sightline.report.sections.reliability import CALIBRATION
 from sightline.stats import wilson_interval
 
-_SURE = 0.9
+SUMMARY = Heading(
+    *("Summary", "summary", "Overview"),
+    terms=("Confidence interval", "Error budget", "Label issue", "Near-duplicate", "Shortcut", "Ambiguity"),
+)
+_GROUND_TRUTH = Heading("Ground truth", "ground-truth", "Trust", terms=("Ground truth", "Expected by chance"))
+_PROVENANCE = Heading("How this was made", "how-this-was-made", "Record")
+_WARNED_OF = {
+    WarningKind.LEAK: DUPLICATES,
+    WarningKind.CALIBRATION: CALIBRATION,
+    WarningKind.SHORTCUT: SLICES,
+}
+_FIRST_FIXES = 5
 _SKIPPED_SHOWN = 100
 
 
-def summary_section(data: ReportData, anchors: frozenset[str] = frozenset()) -> Section:
+def summary_section(run: RunData, anchors: frozenset[str] = frozenset()) -> Section:
     """Return the first section. anchors: of the sections after it, to which a warning may lead."""
-    correct = data.predictions.correct
-    right, total = int(correct.sum()), len(correct)
-    share = right / total
-    low, high = wilson_interval(right, total)
+    accuracy = run.audit.accuracy
+    right = round(accuracy.value * accuracy.n)
+    digits = percent_digits(accuracy.interval)
+    trained = page_name(run.data.name) if run.data else "its test images"
     lead = (
-        f"{page_name(str(data.model['name']))} on {page_name(str(data.data['name']))}: "
-        f"{plural(total - right, 'mistake')} out of {plural(total, 'test image')}."
+        f"{page_name(run.model.name) if run.model else 'The model'} on {trained}: "
+        f"{plural(accuracy.n - right, 'mistake')} in {plural(accuracy.n, 'test image')}."
     )
     headline = Headline(
-        percent(share, digits=2),
-        f"of {plural(total, 'test image')} right",
-        f"95\u00a0% interval {percent_range(low, high)} (Wilson)",
+        percent(accuracy.value, digits=digits),
+        f"of {plural(accuracy.n, 'test image')} right",
+        f"95\u00a0% interval {percent_range(*accuracy.interval, digits=digits)} (Wilson)",
     )
-    blocks: list[Block] = [headline, *audit_summary(data, anchors), Facts(tuple(_facts(data)))]
-    if note := (data.metrics.get("published") or {}).get("note"):
+    blocks: list[Block] = [headline, *_warnings(run, anchors), _budget(run), *_first_fixes(run)]
+    blocks.append(Facts(tuple(_facts(run))))
+    if note := run.metrics.published.get("note"):
         blocks.append(Note(f"About the published figures: {note}"))
-    findings = () if data.audit else tuple(_findings(data))
-    if findings:
-        blocks.append(Findings("What to look at first", findings))
-    if skipped := data.data.get("skipped"):
-        blocks.append(
-            Note(f"{plural(len(skipped), 'file')} could not be read and took no part.", warning=True)
-        )
-        shown = tuple(str(line) for line in skipped[:_SKIPPED_SHOWN])
-        rest = (f"… and {count(len(skipped) - len(shown))} more",) if len(skipped) > len(shown) else ()
-        blocks.append(Details("Which files", (Text("Files that were skipped", "\n".join(shown + rest)),)))
-    return Section("Summary", "summary", "Overview", lead, tuple(blocks))
+    blocks += _skipped(run)
+    return Section(SUMMARY, lead, tuple(blocks))
 
 
-def _facts(data: ReportData) -> Iterator[tuple[str, str]]:
-    metrics = data.metrics
-    wrong, total = int((~data.predictions.correct).sum()), len(data.predictions)
-    yield "Mistakes", f"{count(wrong)} of {count(total)}"
-    yield "Mean test loss", number(float(data.predictions.loss.mean()))
-    if published := metrics.get("published"):
-        shares = {split: published[split] for split in ("train", "test") if split in published}
-        if shares:
-            yield "Published", ", ".join(f"{split} {value:.2f}\u00a0%" for split, value in shares.items())
-    if recipe := tomllib.loads(data.recipe).get("name"):
+def _warnings(run: RunData, anchors: frozenset[str]) -> list[Block]:
+    rows: list[tuple[str, Link | None]] = []
+    for warning in run.audit.warnings:
+        heading = _WARNED_OF.get(warning.kind)
+        rows.append((warning.text, heading.link if heading and heading.anchor in anchors else None))
+    if doubt := maps_doubt(run):
+        rows.append((doubt, FAITHFULNESS.link))
+    return [Findings("Warnings", tuple(rows))] if rows else []
+
+
+def _budget(run: RunData) -> Block:
+    budget = run.audit.error_budget
+    if not budget.mistakes:
+        return Note("No test image is misclassified, so there is nothing to explain.")
+    parts, start = [], 0.0
+    for one in budget.causes:
+        if one.count:
+            parts.append(_part(one, start))
+            start += one.share
+    return Budget("Why the mistakes happen. Each mistake has one cause, so the parts add up.", tuple(parts))
+
+
+def _part(one: CauseShare, start: float) -> Part:
+    text = f"{one.cause}: {plural(one.count, 'mistake')}, {percent(one.share, digits=0)}"
+    color = CAUSE_ORDER.index(one.cause)
+    return Part(str(one.cause), color, start, one.share, count(one.count), text, view(cause=one.cause))
+
+
+def _first_fixes(run: RunData) -> list[Block]:
+    shown: tuple[Fix, ...] = tuple(brief_fix(fix) for fix in run.audit.fixes[:_FIRST_FIXES])
+    return [Fixes("What to fix first", shown, brief=True)] if shown else []
+
+
+def _facts(run: RunData) -> Iterator[tuple[str, str]]:
+    metrics, accuracy = run.metrics, run.audit.accuracy
+    yield "Mistakes", f"{count((~run.predictions.correct).sum())} of {count(len(run.predictions))}"
+    yield "Mean test loss", number(float(run.predictions.loss.mean()))
+    if accuracy.tta:
+        low, high = wilson_interval(round(accuracy.tta.value * accuracy.n), accuracy.n)
+        value = percent(accuracy.tta.value, digits=percent_digits((low, high)))
+        yield f"Accuracy with test-time augmentation ({accuracy.tta.passes} passes)", value
+    shares = {split: metrics.published[split] for split in ("train", "test") if split in metrics.published}
+    if shares:
+        yield "Published", ", ".join(f"{split} {value:.2f}\u00a0%" for split, value in shares.items())
+    if recipe := tomllib.loads(run.recipe).get("name"):
         yield "Recipe", page_name(str(recipe))
-    yield "Data", page_name(str(data.data["name"]))
-    yield "Model", f"{page_name(str(data.model['name']))}, {count(data.model['parameters'])} parameters"
-    if views := (_audited(data).get("accuracy") or {}).get("views"):
-        yield f"Accuracy with {page_name(str(views['name']))}", percent(views["value"], digits=2)
-    if metrics.get("selection"):
-        yield "Weights", str(metrics["selection"])
-    seconds = metrics.get("seconds") or {}
-    if seconds:
-        yield "Time", ", ".join(f"{stage} {duration(value)}" for stage, value in seconds.items())
+    if run.data:
+        yield "Data", page_name(run.data.name)
+    if run.model:
+        yield "Model", f"{page_name(run.model.name)}, {count(run.model.parameters)} parameters"
+    if metrics.selection:
+        yield "Weights", metrics.selection
+    if metrics.seconds:
+        stages = [f"{stage} {duration(value)}" for stage, value in metrics.seconds.items()]
+        yield "Time", ", ".join(stages)
 
 
-def _findings(data: ReportData) -> Iterator[tuple[str, str, str]]:
-    if doubt := maps_doubt(data):
-        yield doubt, *MAPS_PART
-    wrong = ~data.predictions.correct
-    mistakes = int(wrong.sum())
-    if not mistakes:
-        return
-    matrix = confusion_of(data)
-    shares = accuracy_per_class(matrix)
-    weakest = int(np.nanargmin(shares))
-    yield (
-        f"{page_name(data.class_names[weakest])} is the weakest class: {percent(shares[weakest])} of its "
-        f"{plural(int(matrix[weakest].sum()), 'image')} right.",
-        "Accuracy per class",
-        "accuracy-per-class",
+def _skipped(run: RunData) -> list[Block]:
+    skipped = run.data.skipped if run.data else ()
+    if not skipped:
+        return []
+    lines = list(skipped[:_SKIPPED_SHOWN])
+    if len(skipped) > len(lines):
+        lines.append(f"… and {count(len(skipped) - len(lines))} more")
+    note = Note(f"The data is without {plural(len(skipped), 'file')} that could not be read.", warning=True)
+    return [note, Details("Which files", (Text("Files that were left out", "\n".join(lines)),))]
+
+
+def ground_truth_section(run: RunData) -> Section | None:
+    rows = tuple(
+        (one.what, one.value if isinstance(one.value, str) else number(one.value), one.expected, one.meaning)
+        for one in (*run.metrics.planted, *run.audit.ground_truth)
     )
-    pair = confused_pairs(data.predictions, most=1).iloc[0]
-    yield (
-        f"{page_name(pair['true'])} is taken for {page_name(pair['predicted'])} "
-        f"{plural(pair['count'], 'time')}, {percent(pair['count'] / mistakes)} of all mistakes.",
-        "Confused pairs",
-        "confused-pairs",
-    )
-    sure = int((data.predictions.confidence[wrong] > _SURE).sum())
-    if sure:
-        yield (
-            f"{count(sure)} of {plural(mistakes, 'mistake')} came with more than "
-            f"{percent(_SURE, digits=0)} confidence.",
-            "Most costly mistakes",
-            "most-costly-mistakes",
-        )
-    if data.metrics.get("planted"):
-        yield (
-            "The data holds planted faults, and this page says which were found.",
-            "Planted truth",
-            "planted-truth",
-        )
-
-
-def planted_section(data: ReportData) -> Section | None:
-    planted = [*(data.metrics.get("planted") or ()), *_audited(data).get("planted", ())]
-    if not planted:
+    if not rows:
         return None
     columns = (Column("Measured"), Column("Found"), Column("Compare with"), Column("What it means"))
-    rows = tuple(
-        (str(row["what"]), _value(row["value"]), str(row["expected"]), str(row["meaning"])) for row in planted
-    )
-    lead = "This data was made with known faults, so what was found can be held against the truth."
-    table = Table("Findings beside what was planted.", columns, rows)
-    group = "Trust" if data.audit else "Overview"  # with an audit, what it found comes first
-    return Section("Planted truth", "planted-truth", group, lead, (table,))
+    lead = "This data was made with known faults, so each finding can be compared with the truth."
+    return Section(_GROUND_TRUTH, lead, (Table("Findings next to what was planted.", columns, rows),))
 
 
-def _audited(data: ReportData) -> dict[str, Any]:
-    return data.audit.facts if data.audit else {}
-
-
-def provenance_section(data: ReportData) -> Section:
-    command = data.environment.get("command")
-    lead = "The resolved recipe repeats this run; the environment is what its numbers were measured on."
+def provenance_section(run: RunData) -> Section | None:
     blocks: list[Block] = []
-    if command:
+    if command := run.environment.get("command"):
         blocks.append(Text("Command of this run", str(command)))
-    blocks.append(
-        Text("Recipe: save it as recipe.toml and repeat with `sightline run recipe.toml`", data.recipe)
-    )
-    rows = tuple((key, value) for key, value in _flat(data.environment) if key != "command")
-    blocks.append(Facts(rows))
-    return Section("How this was made", "how-this-was-made", "Record", lead, tuple(blocks))
+    if run.recipe:
+        caption = "Recipe: save it as recipe.toml and repeat the run with `sightline run recipe.toml`"
+        blocks.append(Text(caption, run.recipe))
+    if rows := tuple((key, value) for key, value in _flat(run.environment) if key != "command"):
+        blocks.append(Facts(rows))
+    lead = "The recipe repeats this run. The environment is the one in which its numbers were measured."
+    return Section(_PROVENANCE, lead, tuple(blocks)) if blocks else None
 
 
-def _flat(value: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+def _flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
     for key, inner in value.items():
         if isinstance(inner, dict):
             yield from _flat(inner, f"{prefix}{key} ")
         else:
             yield f"{prefix}{key}", ", ".join(map(str, inner)) if isinstance(inner, list) else str(inner)
-
-
-def _value(value: object) -> str:
-    return number(value) if isinstance(value, float) else str(value)

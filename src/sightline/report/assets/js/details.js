@@ -16,18 +16,18 @@ import { capital, count, percent } from "./words.js";
  * @type {Record<string, (report: Report, row: number) => string>}
  */
 export const CAUSE_WORDS = {
-  "label suspect": ({ manifest, tables: { test } }, row) =>
-    `The label is probably wrong: suspicion ${test.suspicion[row].toFixed(2)}, `
+  "label issue": ({ manifest, tables: { test } }, row) =>
+    `The label is probably wrong: label quality ${test.label_quality[row].toFixed(2)}, `
     + `${manifest.names[test.suggested[row]]} suggested.`,
-  "leaked twin": ({ tables: { test } }, row) =>
-    `A near-duplicate is in the training set, image ${test.twin[row]}: its label decides here.`,
+  "near-duplicate in training": ({ tables: { test } }, row) =>
+    `A near-duplicate is in the training set: image ${test.near_duplicate[row]}.`,
   "shortcut": ({ manifest, tables: { test } }, row) =>
     `The model follows a shortcut. ${manifest.slices[test.slice[row]]?.evidence ?? ""}`,
   "ambiguous": ({ tables: { test } }, row) =>
     `The picture leaves the answer open: ambiguity ${test.ambiguity[row].toFixed(2)} of 1.`,
   "confused pair": ({ manifest, tables: { test } }, row) =>
     `${manifest.names[test.label[row]]} and ${manifest.names[test.predicted[row]]} are often taken for each other.`,
-  "unexplained": () => "None of the known causes fits: look for yourself.",
+  "unexplained": () => "None of the known causes fits. Look at the image.",
 };
 
 export class Details {
@@ -215,20 +215,20 @@ function facts({ manifest, tables: { test, train }, view }, row) {
   const number = (values, digits) => (Number.isNaN(values[row]) ? "not known" : values[row].toFixed(digits));
   if (view.set === "train") {
     return [
-      ["Suspicion that the label is wrong", number(train.suspicion, 2)],
-      ["AUM", number(train.aum, 2)],
+      ["Label quality (low is bad)", number(train.label_quality, 2)],
+      ["Area under the margin", number(train.aum, 2)],
       ["Forgotten", train.forgetting[row] < 0 ? "never learned" : `${number(train.forgetting, 0)}×`],
       ["Mean probability of its label", number(train.p_mean, 2)],
-      ["Spread of it", number(train.p_std, 2)],
+      ["Standard deviation of it", number(train.p_std, 2)],
     ];
   }
   const kind = manifest.enums.kinds[test.difficulty[row] - 1];
   const slice = manifest.slices[test.slice[row]];
   return [
-    ["Loss", number(test.loss, 3)],
+    ["Loss", number(test.loss, 2)],
     ["Margin", number(test.margin, 2)],
     ["Ambiguity", number(test.ambiguity, 2)],
-    ["Suspicion that the label is wrong", number(test.suspicion, 2)],
+    ["Label quality (low is bad)", number(test.label_quality, 2)],
     ["Classes in its conformal set", String(test.set_size[row])],
     .../** @type {[string, string][]} */ (kind ? [["Difficulty", kind]] : []),
     .../** @type {[string, string][]} */ (slice ? [["Slice", slice.name]] : []),
@@ -263,7 +263,7 @@ function curve({ manifest: { epochs }, column, tables: { train } }, row) {
 }
 
 /**
- * The twin, and the training images that the model finds most alike.
+ * The near-duplicate, and the training images that the model finds most alike.
  * @param {Report} report
  * @param {number} row
  */
@@ -276,10 +276,10 @@ function near(report, row) {
     return make("figure", {}, thumb(report, split, index, 80), make("figcaption", {}, label, make("br"), words));
   };
   const blocks = [];
-  const twin = tables[view.set].twin[row];
-  if (twin >= 0) {
+  const duplicate = tables[view.set].near_duplicate[row];
+  if (duplicate >= 0) {
     const other = view.set === "test" ? "train" : "test";
-    blocks.push(make("h3", {}, "Its near-duplicate"), make("div", { class: "row" }, labelled(other, twin)));
+    blocks.push(make("h3", {}, "Its near-duplicate"), make("div", { class: "row" }, labelled(other, duplicate)));
   }
   const [rows, indices] = [column("neighbour.row"), column("neighbour.index")];
   const similarity = column("neighbour.similarity");

@@ -9,7 +9,10 @@ import { firstSort, SORTS, sortOf } from "./rows.js";
 import { count } from "./words.js";
 
 /** @type {Record<string, string>} */
-const SORT_NAMES = { aum: "AUM", p_mean: "mean probability", p_std: "spread of probability" };
+const SORT_NAMES = {
+  aum: "area under the margin", p_mean: "mean probability", p_std: "standard deviation of probability",
+  label_quality: "label quality",
+};
 /** @type {SplitName[]} */
 const SPLITS = ["test", "train"];
 

@@ -12,15 +12,15 @@ import { percent } from "./words.js";
  */
 export const SORTS = {
   test: {
-    loss: [-1, (value) => `loss ${value.toFixed(3)}`],
+    loss: [-1, (value) => `loss ${value.toFixed(2)}`],
     margin: [1, (value) => `margin ${value.toFixed(2)}`],
     ambiguity: [-1, (value) => `ambiguity ${value.toFixed(2)}`],
-    suspicion: [-1, (value) => `suspicion ${value.toFixed(2)}`],
+    label_quality: [1, (value) => `label quality ${value.toFixed(2)}`],
     confidence: [-1, (value) => `${percent(value, 0)} sure`],
     index: [1, (value) => `image ${value}`],
   },
   train: {
-    suspicion: [-1, (value) => `suspicion ${value.toFixed(2)}`],
+    label_quality: [1, (value) => `label quality ${value.toFixed(2)}`],
     aum: [1, (value) => `AUM ${value.toFixed(2)}`],
     forgetting: [-1, (value) => (value < 0 ? "never learned" : `forgotten ${value}×`)],
     p_mean: [1, (value) => `mean p ${value.toFixed(2)}`],

@@ -85,13 +85,13 @@ export interface TestTable extends Table {
   predicted: Column;
   suggested: Column;
   slice: Column;
-  twin: Column;
+  near_duplicate: Column;
   set_size: Column;
   loss: Column;
   confidence: Column;
   margin: Column;
   ambiguity: Column;
-  suspicion: Column;
+  label_quality: Column;
   cause: Column;
   difficulty: Column;
   top: Column;
@@ -100,8 +100,8 @@ export interface TestTable extends Table {
 
 export interface TrainTable extends Table {
   suggested: Column;
-  twin: Column;
-  suspicion: Column;
+  near_duplicate: Column;
+  label_quality: Column;
   aum: Column;
   forgetting: Column;
   p_mean: Column;
