@@ -32,7 +32,7 @@ from sightline.data import Dataset
 from sightline.data.splits import stratified_split
 from sightline.files import write_text
 from sightline.models import keep_freed_memory, load_model
-from sightline.predictions import accuracy, predict_views
+from sightline.predictions import accuracy, predict_tta
 from sightline.runs import Run, train
 from sightline.runs.pipeline import start_run
 from sightline.training import recipe_toml
@@ -113,8 +113,8 @@ def _predicted(run: Run, data: Dataset, device: str) -> dict[str, Any]:
     model, _ = load_model(run.folder)
     views, precision = run.recipe.analysis.views, run.recipe.training.precision
     begin = time.perf_counter()
-    found = predict_views(
-        model.to(device), data.test, views=views, class_names=data.class_names, precision=precision
+    found = predict_tta(
+        model.to(device), data.test, tta=views, class_names=data.class_names, precision=precision
     )
     seconds = time.perf_counter() - begin
     return {

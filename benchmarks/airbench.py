@@ -21,7 +21,7 @@ from harness import publish
 
 from sightline.data import load_data
 from sightline.models import create_model
-from sightline.predictions import accuracy, predict_views
+from sightline.predictions import accuracy, predict_tta
 from sightline.training import Objective, fit, load_recipe
 
 
@@ -59,7 +59,7 @@ def _ours(data, seed: int) -> tuple[float, float]:
         augmentation=recipe.make_augmentation(data.mean.tolist()),
         objective=Objective(training.label_smoothing), verbose=False,
     )  # fmt: skip
-    found = predict_views(model, data.test, views="mirror_shifts", batch_size=2000, precision="bfloat16")
+    found = predict_tta(model, data.test, tta="mirror_shifts", batch_size=2000, precision="bfloat16")
     torch.cuda.synchronize()
     seconds = time.perf_counter() - begin
     evaluated = sum(row["seconds"] - len(data.train) / row["images_per_second"] for row in history.epochs)

@@ -1,4 +1,4 @@
-"""Images per second of crop, flip and hole: batched on the device, and by albumentations in workers.
+"""Images per second of crop, flip and cutout: batched on the device, and by albumentations in workers.
 
     python benchmarks/augmentation.py [--device cuda] [--json FILE]
 
@@ -23,7 +23,7 @@ SETTINGS = {
     "none": Augmentation(),
     "crop": Augmentation(crop_padding=4),
     "crop, flip": Augmentation(crop_padding=4, flip="random"),
-    "crop, flip, hole": Augmentation(crop_padding=4, flip="random", hole_size=16, hole_p=0.5),
+    "crop, flip, cutout": Augmentation(crop_padding=4, flip="random", cutout_size=16, cutout_p=0.5),
 }
 
 
@@ -48,10 +48,10 @@ def main() -> None:
         batches = ResidentBatches(split, augmentation=augmentation, **shared)
         rows.append(_row("batched", name, _epochs(batches), rows, options))
     for workers in sorted({0, options.workers}):
-        transform = SETTINGS["crop, flip, hole"].to_albumentations((32, 32), fill=FILL)
+        transform = SETTINGS["crop, flip, cutout"].to_albumentations((32, 32), fill=FILL)
         batches = StreamedBatches(split, transform, num_workers=workers, **shared)
         name = f"albumentations, {workers} workers"
-        rows.append(_row(name, "crop, flip, hole", _epochs(batches), rows, options))
+        rows.append(_row(name, "crop, flip, cutout", _epochs(batches), rows, options))
     publish("augmentation", rows, device=options.device, json_file=options.json)
 
 

@@ -37,7 +37,7 @@ from sightline.models import choose_precision, create_model
 from sightline.training import fit, sgd
 from sightline.training.train_step import train_step
 
-AUGMENTATION = Augmentation(crop_padding=4, flip="random", hole_size=16, hole_p=0.5)
+AUGMENTATION = Augmentation(crop_padding=4, flip="random", cutout_size=16, cutout_p=0.5)
 
 
 def main() -> None:

@@ -3,7 +3,7 @@
     python benchmarks/training_loop.py [--model speednet] [--device cuda] [--json FILE]
 
 "bare step": forward, loss, backward, optimizer on one batch that lies on the device, again and again.
-"loop": `fit` with shuffling, crop, flip, hole, schedule, metrics and a look at each loss; the
+"loop": `fit` with shuffling, crop, flip, cutout, schedule, metrics and a look at each loss; the
 evaluation at the end of an epoch is left out. "without dynamics": the same loop, with each image's margin and
 probability not gathered. All take turns, and each turn gives its ratios.
 """
@@ -26,7 +26,7 @@ from sightline.training import Execution, fit, sgd
 from sightline.training.callbacks import Recorder
 from sightline.training.train_step import train_step
 
-AUGMENTATION = Augmentation(crop_padding=4, flip="random", hole_size=16, hole_p=0.5)
+AUGMENTATION = Augmentation(crop_padding=4, flip="random", cutout_size=16, cutout_p=0.5)
 
 
 def main() -> None:

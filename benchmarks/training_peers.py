@@ -2,7 +2,7 @@
 
     python benchmarks/training_peers.py [--images 2048] [--epochs 2] [--json FILE] [--peers FOLDER]
 
-"sightline": `fit`, crop, flip and hole on the device for a batch at once. "plain PyTorch": the loop of any
+"sightline": `fit`, crop, flip and cutout on the device for a batch at once. "plain PyTorch": the loop of any
 tutorial, with the same transforms as an albumentations.Compose in the workers of a DataLoader, which stay
 alive between epochs. "Lightning": its Trainer with that loader, without logger, checkpoints and progress bar.
 In each: SGD with Nesterov momentum, one-cycle schedule, loss and accuracy of the epoch, the same precision
@@ -37,7 +37,7 @@ from sightline.data import Augmentation, Dataset, Split
 from sightline.models import MODELS, autocast, choose_precision, create_model
 from sightline.training import Execution, fit, one_cycle, sgd
 
-AUGMENTATION = Augmentation(crop_padding=4, flip="random", hole_size=8)
+AUGMENTATION = Augmentation(crop_padding=4, flip="random", cutout_size=8)
 RATE = 0.05
 
 

@@ -38,7 +38,7 @@ OPTIONS: dict[str, Any] = {
     "epochs": 3, "batch_size": 16, "schedule": one_cycle(0.3), "objective": Objective(0.1, 1e-4),
     "optimizer": sgd(momentum=0.8, weight_decay=0.01), "seed": 4, "execution": Execution("float32"),
     "device": "cpu", "verbose": False, "validation": 0.2,
-    "augmentation": Augmentation(crop_padding=1, flip="random", hole_size=2, hole_p=0.5),
+    "augmentation": Augmentation(crop_padding=1, flip="random", cutout_size=2, cutout_p=0.5),
 }  # fmt: skip
 LOOKAHEAD: dict[str, Any] = {"every": 3, "decay": 0.8, "power": 1.0}
 CUT_AT = 6  # the step before which the checkpoint is copied: 49 images make 4 steps, so in the second epoch

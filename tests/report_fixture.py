@@ -51,7 +51,7 @@ def write_run(
         augmented=test_images[:8, :, ::-1],
         augmented_one=np.stack([test_images[0], *(np.roll(test_images[0], k, axis=1) for k in range(1, 8))]),
     )
-    wrong = rank_mistakes(predictions, most=mistakes)["index"].to_numpy()
+    wrong = rank_mistakes(predictions, limit=mistakes)["index"].to_numpy()
     right = np.flatnonzero(predictions.correct)[:mistakes]
     arrays = {}
     for gallery, index in (("mistakes", wrong), ("correct", right)):

@@ -88,7 +88,7 @@ def test_pairs_have_the_numbers_of_a_loop():
         ]
         assert row.p_direction == pytest.approx(min(1, 2 * min(tails)))
     assert table["count"].sum() == (~p.correct).sum()
-    named = confused_pairs(p, most=None)
+    named = confused_pairs(p, limit=None)
     assert named["true"].tolist() == [p.class_names[k] for k in table["true"]]
     assert named["count"].tolist() == table["count"].tolist()
     assert confusion_pairs(p, most=3).equals(table.iloc[:3])

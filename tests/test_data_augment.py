@@ -11,7 +11,7 @@ from sightline.errors import SightlineError
 
 SIZE = 8
 FILL = (0.25, 0.5, 0.75)
-EVERYTHING = {"crop_padding": 3, "flip": "random", "hole_size": 3, "crop_p": 0.7, "hole_p": 0.6}
+EVERYTHING = {"crop_padding": 3, "flip": "random", "cutout_size": 3, "crop_p": 0.7, "cutout_p": 0.6}
 
 
 def _images(count: int, height: int = SIZE, width: int = SIZE) -> np.ndarray:
@@ -19,10 +19,10 @@ def _images(count: int, height: int = SIZE, width: int = SIZE) -> np.ndarray:
 
 
 def _one_by_one(images: np.ndarray, augmentation: Augmentation, draws, fill=FILL) -> np.ndarray:
-    """Crop, flip and hole of one image after another, with loops over pixels."""
+    """Crop, flip and cutout of one image after another, with loops over pixels."""
     _, height, width, _ = images.shape
     results = []
-    for image, shift, flip, hole in zip(images, *(t.tolist() for t in vars(draws).values()), strict=True):
+    for image, shift, flip, cutout in zip(images, *(t.tolist() for t in vars(draws).values()), strict=True):
         pad = augmentation.crop_padding
         padded = np.zeros((height + 2 * pad, width + 2 * pad, 3))
         padded[:] = fill
@@ -36,7 +36,8 @@ def _one_by_one(images: np.ndarray, augmentation: Augmentation, draws, fill=FILL
         for y in range(height):
             for x in range(width):
                 inside = (
-                    0 <= y - hole[0] < augmentation.hole_size and 0 <= x - hole[1] < augmentation.hole_size
+                    0 <= y - cutout[0] < augmentation.cutout_size
+                    and 0 <= x - cutout[1] < augmentation.cutout_size
                 )
                 out[y, x] = fill if inside else out[y, x]
         results.append(out.transpose(2, 0, 1))
@@ -65,8 +66,8 @@ def test_no_augmentation_is_the_image_over_255():
     np.testing.assert_array_equal(got.permute(0, 2, 3, 1).numpy(), images / np.float32(255))
 
 
-def test_holes_with_their_own_fill_ignore_the_mean():
-    augmentation = Augmentation(hole_size=SIZE, hole_fill=(0.0, 1.0, 0.5))
+def test_cutouts_with_their_own_fill_ignore_the_mean():
+    augmentation = Augmentation(cutout_size=SIZE, cutout_fill=(0.0, 1.0, 0.5))
     draws = augmentation.draw(2, (SIZE, SIZE), seed=0, epoch=0)
     got = augmentation.apply(torch.from_numpy(_images(2)), torch.arange(2), draws, fill=FILL)
     assert got.amin(dim=(2, 3)).tolist() == got.amax(dim=(2, 3)).tolist() == [[0.0, 1.0, 0.5]] * 2
@@ -88,7 +89,7 @@ def test_draws_are_a_function_of_seed_and_epoch():
         augmentation.draw(50, (8, 8), seed=seed, epoch=epoch)
         for seed, epoch in ((1, 2), (1, 2), (1, 3), (2, 2))
     )
-    for name in ("shifts", "flips", "holes"):
+    for name in ("shifts", "flips", "cutouts"):
         assert torch.equal(getattr(first, name), getattr(again, name))
         assert not torch.equal(getattr(first, name), getattr(later, name))
         assert not torch.equal(getattr(first, name), getattr(other, name))
@@ -105,7 +106,7 @@ def test_drawing_leaves_the_global_generator_alone():
     [
         ({"flip": "sometimes"}, "flip is 'sometimes'; known: none, random, alternate"),
         ({"crop_mode": "edge"}, "crop_mode is 'edge'; known: reflect, zero"),
-        ({"hole_p": 1.5}, "hole_p is 1.5; it needs a chance from 0 to 1"),
+        ({"cutout_p": 1.5}, "cutout_p is 1.5; it needs a probability from 0 to 1"),
         ({"crop_padding": -1}, "crop_padding is -1; it needs 0 pixels or more"),
         (
             {"flip": "alternate", "flip_p": 0.2},
@@ -120,8 +121,8 @@ def test_settings_out_of_range_are_errors(settings, message):
 
 
 def test_what_does_not_fit_the_image_is_an_error():
-    with pytest.raises(SightlineError, match="hole_size=9 is larger than the 8x12 images"):
-        Augmentation(hole_size=9).draw(1, (8, 12), seed=0, epoch=0)
+    with pytest.raises(SightlineError, match="cutout_size=9 is larger than the 8x12 images"):
+        Augmentation(cutout_size=9).draw(1, (8, 12), seed=0, epoch=0)
     with pytest.raises(SightlineError, match="crop_padding=8 needs images larger than that, not 8x12"):
         Augmentation(crop_padding=8).draw(1, (8, 12), seed=0, epoch=0)
 
@@ -134,10 +135,10 @@ _POSITIONS[..., 2] = 255
 
 
 def _what_happened(images: np.ndarray) -> np.ndarray:
-    """Read shift (2), flip and hole (2, or -1) off pictures of `_POSITIONS`, (n, 5)."""
+    """Read shift (2), flip and cutout (2, or -1) off pictures of `_POSITIONS`, (n, 5)."""
     filled = images[..., 2] != 255  # (n, H, W)
     first = filled.reshape(len(images), -1).argmax(axis=1)
-    hole = np.where(filled.any(axis=(1, 2))[:, None], np.stack(np.divmod(first, SIZE), axis=1), -1)
+    cutout = np.where(filled.any(axis=(1, 2))[:, None], np.stack(np.divmod(first, SIZE), axis=1), -1)
     shifts = range(-EVERYTHING["crop_padding"], EVERYTHING["crop_padding"] + 1)
     rows, columns = ([_reflected(shift) + 10 for shift in shifts] for _ in range(2))
     columns += [place[::-1] for place in columns]
@@ -146,7 +147,7 @@ def _what_happened(images: np.ndarray) -> np.ndarray:
     assert (np.sum(down, axis=0) == 1).all()
     assert (np.sum(right, axis=0) == 1).all()
     flip, sideways = np.divmod(np.argmax(right, axis=0), len(shifts))
-    return np.stack([np.argmax(down, axis=0) - 3, sideways - 3, flip, *hole.T], axis=1)
+    return np.stack([np.argmax(down, axis=0) - 3, sideways - 3, flip, *cutout.T], axis=1)
 
 
 def _reflected(shift: int) -> np.ndarray:
@@ -180,8 +181,8 @@ def test_both_paths_draw_from_one_distribution(both_paths, columns):
     assert stats.chi2_contingency(table).pvalue > 1e-3
 
 
-def test_crop_flip_and_hole_follow_their_settings(both_paths):
-    places = SIZE - EVERYTHING["hole_size"] + 1
+def test_crop_flip_and_cutout_follow_their_settings(both_paths):
+    places = SIZE - EVERYTHING["cutout_size"] + 1
     for found in both_paths:
         down, right, flip, top, left = found.T
         cropped = 0.7 * np.full(7, 1 / 7) + 0.3 * (np.arange(-3, 4) == 0)
@@ -193,10 +194,10 @@ def test_crop_flip_and_hole_follow_their_settings(both_paths):
             assert stats.chisquare(np.bincount(side[side >= 0], minlength=places)).pvalue > 1e-3
 
 
-def test_crop_flip_and_hole_are_independent(both_paths):
+def test_crop_flip_and_cutout_are_independent(both_paths):
     for found in both_paths:
-        crop, flip, hole = (found[:, :2] != 0).any(axis=1), found[:, 2] == 1, found[:, 3] >= 0
-        for one, other in ((crop, flip), (flip, hole), (crop, hole)):
+        crop, flip, cutout = (found[:, :2] != 0).any(axis=1), found[:, 2] == 1, found[:, 3] >= 0
+        for one, other in ((crop, flip), (flip, cutout), (crop, cutout)):
             table = np.histogram2d(one, other, bins=2)[0]
             assert stats.chi2_contingency(table).pvalue > 1e-3
 

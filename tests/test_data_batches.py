@@ -25,7 +25,7 @@ def compose():
 
 
 def _resident(split: Split, **changes) -> ResidentBatches:
-    augmentation = Augmentation(crop_padding=2, flip="random", hole_size=3)
+    augmentation = Augmentation(crop_padding=2, flip="random", cutout_size=3)
     settings = {"batch_size": 5, "augmentation": augmentation, "fill": FILL, "seed": 7}
     return ResidentBatches(split, **(settings | changes))
 

@@ -29,7 +29,7 @@ from sightline.models import create_model
 from sightline.predictions import predict
 from sightline.training import Execution, constant, fit, load_recipe
 
-AUGMENTATION = Augmentation(crop_padding=2, crop_mode="zero", flip="alternate", hole_size=4, hole_p=0.5)
+AUGMENTATION = Augmentation(crop_padding=2, crop_mode="zero", flip="alternate", cutout_size=4, cutout_p=0.5)
 
 
 def write_pictures(root: Path, count: int = 14) -> Path:

@@ -70,7 +70,7 @@ def test_the_tables_agree_with_each_other_and_with_the_model(run):
 
 
 def test_the_gallery_holds_the_costliest_mistakes_with_maps_for_both_classes(run):
-    ranked = rank_mistakes(run.predictions, 6)["index"].to_numpy()
+    ranked = rank_mistakes(run.predictions, limit=6)["index"].to_numpy()
     images = run.data().test.images
     with np.load(run.folder / "explanations.npz") as saved:
         np.testing.assert_array_equal(saved["mistakes/index"], ranked)

@@ -263,7 +263,7 @@ def test_parts_are_the_whole_in_order_and_of_even_sizes(count, parts):
 def test_the_parts_of_a_batch_are_the_batch_and_so_is_their_weighted_mean():
     data = jobs.make_data(train=34)
     options = {"batch_size": 8, "fill": data.mean.tolist(), "seed": 3, "drop_last": False}
-    options["augmentation"] = Augmentation(crop_padding=2, flip="random", hole_size=3)
+    options["augmentation"] = Augmentation(crop_padding=2, flip="random", cutout_size=3)
     whole = list(ResidentBatches(data.train, **options).epoch(2))
     shards = [ResidentBatches(data.train, **options, shard=(part, 3)) for part in range(3)]
     weights = [[shard.weight(step) for shard in shards] for step in range(5)]

@@ -126,7 +126,7 @@ def test_a_run_keeps_its_choice_and_a_resumed_one_does_not_choose_anew(tmp_path,
     assert environment["execution"] == "float32, contiguous: 2 images/s; float32, channels_last 0.50 of it"
     assert f"training in {environment['execution']}" in caplog.messages
     # Both accuracies, from one pass over the views.
-    found = sl.predictions.predict_views(run.model(), run.data().test, views="mirror_shifts")
+    found = sl.predictions.predict_tta(run.model(), run.data().test, tta="mirror_shifts")
     assert run.metrics["accuracy"] == found.plain.correct.mean()
     assert run.metrics["accuracy_with_views"] == found.mean.correct.mean()
     assert run.metrics["views"] == "mirror_shifts"

@@ -59,13 +59,13 @@ def test_the_rates_are_those_that_the_sources_named():
     assert rate("custom-resnet-24", 23.99) == pytest.approx(custom[0], rel=2e-2)
 
 
-def test_crop_flip_and_hole_are_those_that_the_sources_named():
+def test_crop_flip_and_cutout_are_those_that_the_sources_named():
     mean = (0.5, 0.5, 0.5)
     assert load_recipe("resnet18-cutout16").make_augmentation(mean) == Augmentation(
-        crop_padding=4, crop_p=0.5, flip="random", flip_p=0.5, hole_size=16, hole_p=0.5
+        crop_padding=4, crop_p=0.5, flip="random", flip_p=0.5, cutout_size=16, cutout_p=0.5
     )
     assert load_recipe("custom-resnet-24").make_augmentation(mean) == Augmentation(
-        crop_padding=4, flip="random", hole_size=8
+        crop_padding=4, flip="random", cutout_size=8
     )
     pytest.importorskip("albumentations")
     names = [type(t).__name__ for t in load_recipe("resnet18-colour").make_augmentation(mean).transforms]
@@ -83,13 +83,13 @@ def test_a_resolved_recipe_is_the_same_recipe():
 def test_changes_reach_every_section():
     recipe = load_recipe(
         "resnet18-cutout16",
-        ["training.epochs=3", "model.name=resnet34", 'data.name="my folder"', "augment.hole_size=8",
+        ["training.epochs=3", "model.name=resnet34", 'data.name="my folder"', "augment.cutout_size=8",
          "analysis.layers=['layer1']", "schedule.max_lr=1"],
     )  # fmt: skip
     assert recipe.training.epochs == 3
     assert recipe.model.name == "resnet34"
     assert recipe.data.name == "my folder"
-    assert recipe.augment["hole_size"] == 8
+    assert recipe.augment["cutout_size"] == 8
     assert recipe.analysis.layers == ("layer1",)
     assert recipe.make_schedule()[0](Progress(0, 1, 1)) == pytest.approx(0.1)
     assert recipe.published.test is None  # what a source reached on other data says nothing here
@@ -134,7 +134,7 @@ def test_another_schedule_drops_the_options_of_the_old_one():
         ("schedule.cycle_momentum=yes", "it needs a table such as"),
         ("augment.crop_paddin=4", "augment.crop_paddin is not known; did you mean 'crop_padding'"),
         ("augment.flip=sideways", "augment.flip is 'sideways'; input should be 'none', 'random' or"),
-        ("augment.hole_p=1.5", "hole_p is 1.5; it needs a chance from 0 to 1"),
+        ("augment.cutout_p=1.5", "cutout_p is 1.5; it needs a probability from 0 to 1"),
         ("data.limit=-1", "data.limit is -1; input should be greater than or equal to 0"),
         ("training", "is not of the form section.key=value"),
         ("name.first=x", "name is a value, not a section"),
@@ -171,5 +171,5 @@ def test_momentum_is_cycled_only_if_asked_for():
 
 
 def test_mixing_both_kinds_of_augmentation_is_an_error():
-    with pytest.raises(SightlineError, match="augment has transforms and also hole_size"):
-        load_recipe("resnet18-colour", ["augment.hole_size=4"]).make_augmentation((0, 0, 0))
+    with pytest.raises(SightlineError, match="augment has transforms and also cutout_size"):
+        load_recipe("resnet18-colour", ["augment.cutout_size=4"]).make_augmentation((0, 0, 0))

@@ -58,7 +58,7 @@ def make_model(data: Dataset, dropout: float = 0.0) -> nn.Module:
         )  # fmt: skip
 
 
-AUGMENTATION = Augmentation(crop_padding=1, flip="random", hole_size=2, hole_p=0.5)
+AUGMENTATION = Augmentation(crop_padding=1, flip="random", cutout_size=2, cutout_p=0.5)
 
 
 def weights(model: nn.Module) -> dict[str, torch.Tensor]:

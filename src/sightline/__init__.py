@@ -6,7 +6,7 @@
     model = sl.create_model("resnet18", data)
     history = sl.fit(model, data, epochs=20, batch_size=512)
     predictions = sl.predict(model, data.test, class_names=data.class_names)
-    mistakes = sl.rank_mistakes(predictions, most=10)
+    mistakes = sl.rank_mistakes(predictions, limit=10)
 
 or all of it, with a report: `sl.run("cifar10-quick")`. Nothing heavy is imported until a name is used.
 """

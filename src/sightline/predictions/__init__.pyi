@@ -1,12 +1,14 @@
 from .features import predict_features as predict_features
-from .inference import VIEWS as VIEWS
-from .inference import ViewPredictions as ViewPredictions
+from .inference import TTA as TTA
+from .inference import TtaPredictions as TtaPredictions
 from .inference import predict as predict
-from .inference import predict_views as predict_views
+from .inference import predict_tta as predict_tta
+from .metrics import METRICS as METRICS
 from .metrics import accuracy as accuracy
 from .metrics import accuracy_per_class as accuracy_per_class
 from .metrics import confused_pairs as confused_pairs
 from .metrics import confusion as confusion
+from .metrics import measure as measure
 from .metrics import pair_counts as pair_counts
 from .metrics import rank_mistakes as rank_mistakes
 from .robustness import CorruptedPredictions as CorruptedPredictions
@@ -19,21 +21,23 @@ from .training_dynamics import load_dynamics as load_dynamics
 from .training_dynamics import save_dynamics as save_dynamics
 
 __all__ = [
-    "VIEWS",
+    "METRICS",
+    "TTA",
     "CorruptedPredictions",
     "Dynamics",
     "Predictions",
-    "ViewPredictions",
+    "TtaPredictions",
     "accuracy",
     "accuracy_per_class",
     "confused_pairs",
     "confusion",
     "load_dynamics",
+    "measure",
     "pair_counts",
     "predict",
     "predict_corrupted",
     "predict_features",
-    "predict_views",
+    "predict_tta",
     "rank_mistakes",
     "read_predictions",
     "save_dynamics",

@@ -1,14 +1,17 @@
 """One pass of a model over a split, for everybody: the training loop, the analysis, a notebook.
 
-Views of a test image: the image itself and slight changes of it, with the weight that each has.
+    predictions = predict(model, data.test, class_names=data.class_names)
+    augmented = predict_tta(model, data.test, tta="mirror")     # test-time augmentation
+    augmented.mean                                              # by the weighted mean of the logits
 
-A function of views takes images (B, 3, H, W) and yields pairs of a weight and images of the same
-shape; the weights sum to 1, and the images themselves come first.
+A test-time augmentation is a function of images (B, 3, H, W) that yields pairs of a weight and images of the
+same shape. The weights sum to 1, and the images as they are come first.
 
     >>> [weight for weight, _ in mirror_shifts(torch.zeros(1, 3, 4, 4))]
     [0.25, 0.25, 0.125, 0.125, 0.125, 0.125]
 
-Predictions made by all processes of a job together.
+Where several processes work on one job, `predict_shared` and `predict_tta_shared` give each a part of
+the rows.
 """
 
 from __future__ import annotations
@@ -25,11 +28,11 @@ from torch.nn import functional as F
 from sightline import distributed
 from sightline.data import Split
 from sightline.data.splits import part_of
-from sightline.errors import SightlineError, nearest
+from sightline.errors import InputError, nearest
 from sightline.models import autocast, device_of, evaluating, to_float
 from sightline.predictions.table import Predictions
 
-Views = Callable[[torch.Tensor], Iterator[tuple[float, torch.Tensor]]]
+TestTimeAugmentation = Callable[[torch.Tensor], Iterator[tuple[float, torch.Tensor]]]
 
 
 def none(images: torch.Tensor) -> Iterator[tuple[float, torch.Tensor]]:
@@ -46,46 +49,49 @@ def mirror(images: torch.Tensor) -> Iterator[tuple[float, torch.Tensor]]:
 def mirror_shifts(images: torch.Tensor) -> Iterator[tuple[float, torch.Tensor]]:
     """The images, the same moved by a pixel down and right, and up and left, and the mirror images of all.
 
-    Six views; the two that are not moved weigh as much as the other four (Jordan 2024,
+    Six versions; the two that are not moved weigh as much as the other four (Jordan 2024,
     arXiv:2404.00498, section 3.5). Pixels that a move uncovers are filled by reflection.
     """
     height, width = images.shape[-2:]
     padded = F.pad(images, (1, 1, 1, 1), mode="reflect")  # (B, 3, H + 2, W + 2)
-    yield from ((weight / 2, view) for weight, view in mirror(images))
+    yield from ((weight / 2, version) for weight, version in mirror(images))
     for corner in (0, 2):
         moved = padded[:, :, corner : corner + height, corner : corner + width]
-        yield from ((weight / 4, view) for weight, view in mirror(moved))
+        yield from ((weight / 4, version) for weight, version in mirror(moved))
 
 
-VIEWS: dict[str, Views] = {"none": none, "mirror": mirror, "mirror_shifts": mirror_shifts}
+TTA: dict[str, TestTimeAugmentation] = {"none": none, "mirror": mirror, "mirror_shifts": mirror_shifts}
+"""Test-time augmentations by name."""
 
 
 @dataclass(frozen=True)
-class ViewPredictions:
-    """Predictions of V views of the same images, of which the first are the images as they are.
+class TtaPredictions:
+    """Predictions of V versions of the same images, the first of which are the images as they are.
 
-    weights: (V,), summing to 1. views: V tables of predictions in the same order.
+    Attributes:
+        weights: (V,), summing to 1.
+        tables: V tables of predictions in the same order.
     """
 
     weights: np.ndarray
-    views: tuple[Predictions, ...]
+    tables: tuple[Predictions, ...]
 
     @property
     def plain(self) -> Predictions:
         """Predictions of the images as they are, equal to those of `predict`."""
-        return self.views[0]
+        return self.tables[0]
 
     @functools.cached_property
     def mean(self) -> Predictions:
-        """Predictions by the weighted mean of the views' logits."""
-        stacked = np.stack([view.logits.astype(np.float64) for view in self.views])  # (V, N, C)
+        """Predictions by the weighted mean of the versions' logits."""
+        stacked = np.stack([table.logits.astype(np.float64) for table in self.tables])  # (V, N, C)
         logits = np.tensordot(self.weights, stacked, axes=1)  # (N, C)
         return Predictions(logits.astype(np.float32), self.plain.labels, self.plain.class_names)
 
     @functools.cached_property
     def probabilities(self) -> np.ndarray:
-        """Softmax of each view's logits, (V, N, C) float64."""
-        return np.stack([view.probabilities for view in self.views])
+        """Softmax of each version's logits, (V, N, C) float64."""
+        return np.stack([table.probabilities for table in self.tables])
 
 
 def predict(
@@ -99,36 +105,49 @@ def predict(
     """Return the logits of every image of `split`, in its order, on the device the model is on.
 
     The model runs in evaluation mode without gradients, and is left in the modes it was in.
-    class_names: defaults to "0", "1", ... precision: "float32", "bfloat16" or "float16" (autocast);
-    logits are float32 in any case.
 
-    Raises SightlineError if the model does not return (B, C) logits with one column per class, or
-    returns a value that is not finite.
+    Args:
+        model: Takes images (B, 3, H, W) in [0, 1] and returns logits (B, C).
+        split: N images with their labels.
+        class_names: C names; by default "0", "1", ...
+        batch_size: Images in one forward pass.
+        precision: "float32", "bfloat16" or "float16" (autocast); logits are float32 in any case.
+
+    Raises:
+        InputError: The model does not return one column of logits per class, or a value is not finite.
     """
-    return predict_views(
-        model, split, views=none, class_names=class_names, batch_size=batch_size, precision=precision
+    return predict_tta(
+        model, split, tta=none, class_names=class_names, batch_size=batch_size, precision=precision
     ).plain
 
 
-def predict_views(
+def predict_tta(
     model: nn.Module,
     split: Split,
     *,
-    views: str | Views = "mirror",
+    tta: str | TestTimeAugmentation = "mirror",
     class_names: Sequence[str] | None = None,
     batch_size: int = 500,
     precision: str = "float32",
-) -> ViewPredictions:
-    """Return the predictions of every image of `split` in each of its views, among them the plain ones.
+) -> TtaPredictions:
+    """Return the predictions of every image of `split` with test-time augmentation, and the plain ones.
 
-    views: a name of :data:`VIEWS`, or a function like those. All else as in :func:`predict`; a pass
-    over the split per view.
+    It costs one pass over the split for each version of the images.
 
-    Raises SightlineError as `predict` does, or for views that are not known.
+    Args:
+        model: As of :func:`predict`, as are all arguments but `tta`.
+        split: N images with their labels.
+        tta: A name of :data:`TTA`, or a function like those.
+        class_names: C names.
+        batch_size: Images in one forward pass.
+        precision: "float32", "bfloat16" or "float16".
+
+    Raises:
+        InputError: As `predict` does, or for an unknown name.
     """
-    if isinstance(views, str) and views not in VIEWS:
-        raise SightlineError(f"views {views!r} are not known; {nearest(views, list(VIEWS))}")
-    function = VIEWS[views] if isinstance(views, str) else views
+    if isinstance(tta, str) and tta not in TTA:
+        raise InputError(f"test-time augmentation {tta!r} is not known; {nearest(tta, list(TTA))}")
+    function = TTA[tta] if isinstance(tta, str) else tta
     device = device_of(model)
     weights: list[float] = []
     blocks: list[torch.Tensor] = []
@@ -137,26 +156,26 @@ def predict_views(
             images = torch.from_numpy(block)  # (B, H, W, 3) uint8
             pairs = list(function(to_float(images.to(device))))
             with autocast(device, precision):
-                logits = [_checked(model(view), len(images)).float() for _, view in pairs]  # V times (B, C)
+                logits = [_checked(model(version), len(images)).float() for _, version in pairs]
             weights = [weight for weight, _ in pairs]
-            blocks.append(torch.stack(logits))
+            blocks.append(torch.stack(logits))  # (V, B, C)
     logits = torch.cat(blocks, dim=1).cpu().numpy()  # (V, N, C)
-    tables = [_table(view, split, class_names) for view in logits]
-    return ViewPredictions(np.array(weights), tuple(tables))
+    tables = [_table(version, split, class_names) for version in logits]
+    return TtaPredictions(np.array(weights), tuple(tables))
 
 
 def _table(logits: np.ndarray, split: Split, class_names: Sequence[str] | None) -> Predictions:
     names = tuple(class_names) if class_names is not None else tuple(map(str, range(logits.shape[1])))
     if logits.shape[1] != len(names):
-        raise SightlineError(
+        raise InputError(
             f"the model has {logits.shape[1]} outputs and the data {len(names)} classes; "
             f"create the model with num_classes={len(names)}"
         )
     if split.labels.max() >= len(names):
-        raise SightlineError(f"label {split.labels.max()} has no output: the model has {len(names)}")
+        raise InputError(f"label {split.labels.max()} has no output: the model has {len(names)}")
     bad = int((~np.isfinite(logits)).any(axis=1).sum())
     if bad:
-        raise SightlineError(
+        raise InputError(
             f"the model's logits are not finite for {bad} of {len(split)} images; "
             "its weights are damaged or training diverged: lower the learning rate"
         )
@@ -166,7 +185,7 @@ def _table(logits: np.ndarray, split: Split, class_names: Sequence[str] | None) 
 def _checked(logits: object, count: int) -> torch.Tensor:
     if not isinstance(logits, torch.Tensor) or logits.ndim != 2 or len(logits) != count:
         got = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
-        raise SightlineError(f"the model returned {got}; predict needs a tensor of logits ({count}, C)")
+        raise InputError(f"the model returned {got}; predict needs a tensor of logits ({count}, C)")
     return logits
 
 
@@ -178,18 +197,16 @@ def predict_shared(
     Every process of the group has to call it, with the same weights, and gets the whole table, in data
     order; without a group it is `predict`. Raises what `predict` raises, in all processes.
     """
-    return predict_views_shared(
-        model, split, views="none", class_names=class_names, precision=precision
-    ).plain
+    return predict_tta_shared(model, split, tta="none", class_names=class_names, precision=precision).plain
 
 
-def predict_views_shared(
-    model: nn.Module, split: Split, *, views: str, class_names: Sequence[str], precision: str = "float32"
-) -> ViewPredictions:
-    """Return what :func:`predict_views` returns, each process having done its part of the rows."""
+def predict_tta_shared(
+    model: nn.Module, split: Split, *, tta: str, class_names: Sequence[str], precision: str = "float32"
+) -> TtaPredictions:
+    """Return what :func:`predict_tta` returns, each process having done its part of the rows."""
 
-    def of(rows: Split) -> ViewPredictions:
-        return predict_views(model, rows, views=views, class_names=class_names, precision=precision)
+    def of(rows: Split) -> TtaPredictions:
+        return predict_tta(model, rows, tta=tta, class_names=class_names, precision=precision)
 
     if distributed.size() == 1:
         return of(split)
@@ -197,10 +214,10 @@ def predict_views_shared(
     parts = distributed.all_do(lambda: _logits(of(split.take(rows))) if len(rows) else None)
     found = [part for part in parts if part is not None]
     logits = np.concatenate([part for _, part in found], axis=1)  # (V, N, C)
-    tables = tuple(Predictions(view, split.labels, tuple(class_names)) for view in logits)
-    return ViewPredictions(found[0][0], tables)
+    tables = tuple(Predictions(version, split.labels, tuple(class_names)) for version in logits)
+    return TtaPredictions(found[0][0], tables)
 
 
-def _logits(viewed: ViewPredictions) -> tuple[np.ndarray, np.ndarray]:
+def _logits(augmented: TtaPredictions) -> tuple[np.ndarray, np.ndarray]:
     """Weights (V,) and logits (V, n, C)."""
-    return viewed.weights, np.stack([view.logits for view in viewed.views])
+    return augmented.weights, np.stack([table.logits for table in augmented.tables])

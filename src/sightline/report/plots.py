@@ -227,7 +227,7 @@ def plot_mistakes(predictions: Predictions, images: np.ndarray, *, limit: int = 
     Raises SightlineError if the images are not such, or not as many as the predictions.
     """
     check_images(images, len(predictions), "predictions")
-    worst = rank_mistakes(predictions, limit)
+    worst = rank_mistakes(predictions, limit=limit)
     if worst.empty:
         return Plot(partial(_words, text="No image is misclassified."))
     columns = [worst[name] for name in ("label", "predicted", "loss", "confidence")]

@@ -71,7 +71,7 @@ def explain_galleries(
     generator = np.random.default_rng(recipe.training.seed)
     right = np.flatnonzero(predictions.correct)
     galleries = {
-        "mistakes": rank_mistakes(predictions, wanted.mistakes)["index"].to_numpy(int),
+        "mistakes": rank_mistakes(predictions, limit=wanted.mistakes)["index"].to_numpy(int),
         "correct": np.sort(generator.permutation(right)[: wanted.correct]),
     }
     arrays: dict[str, Any] = {}

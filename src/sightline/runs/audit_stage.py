@@ -28,7 +28,7 @@ from sightline.data import Dataset, Split
 from sightline.errors import InputError
 from sightline.files import write_atomic
 from sightline.models import choose_device, choose_precision, to_float
-from sightline.predictions import Predictions, predict, predict_corrupted, predict_views
+from sightline.predictions import Predictions, predict, predict_corrupted, predict_tta
 from sightline.predictions.features import head_inputs
 from sightline.runs.explain_files import run_card
 from sightline.runs.run_folder import Run, fit_options, load_run, recipe_model
@@ -185,9 +185,9 @@ def gather(
     precision, seed = choose_precision(run.recipe.training.precision, device), run.recipe.training.seed
     named = {"class_names": data.class_names, "precision": precision}
     with head_inputs(model) as read:
-        augmented = predict_views(model, data.test, views="mirror", **named)
+        augmented = predict_tta(model, data.test, tta="mirror", **named)
     # Of each batch the image itself comes first: the features are those of it.
-    features = _joined(read[:: len(augmented.views)])
+    features = _joined(read[:: len(augmented.tables)])
     with head_inputs(model) as read:
         train = predict(model, data.train, **named)
     corrupted = predict_corrupted(partial(predict, model, **named), data.test, sample=_CORRUPTED, seed=seed)

@@ -24,8 +24,8 @@ from sightline import distributed, logs
 from sightline.data import DATASETS, Dataset, describe, preview_augmentation
 from sightline.files import sweep, write_text
 from sightline.models import choose_device, choose_precision, load_model, save_model
-from sightline.predictions import Predictions, ViewPredictions, accuracy, write_predictions
-from sightline.predictions.inference import predict_views_shared
+from sightline.predictions import Predictions, TtaPredictions, accuracy, write_predictions
+from sightline.predictions.inference import predict_tta_shared
 from sightline.report import write_report
 from sightline.runs.analysis import check_methods, explain_galleries, explained_layers, measure, sample_images
 from sightline.runs.audit_stage import keep_audit
@@ -189,8 +189,8 @@ def analyze(run: Run, data: Dataset, *, device: str = "auto") -> Predictions:
     model.to(place, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     precision = distributed.agreed(choose_precision(run.recipe.training.precision, place))
     started = time.perf_counter()
-    viewed = predict_views_shared(
-        model, data.test, views=run.recipe.analysis.views, class_names=data.class_names, precision=precision
+    viewed = predict_tta_shared(
+        model, data.test, tta=run.recipe.analysis.views, class_names=data.class_names, precision=precision
     )
     seconds = {"predict": time.perf_counter() - started}
     distributed.leader_does(lambda: _analyze(run, data, model, viewed, card["epoch"], seconds))
@@ -201,7 +201,7 @@ def _analyze(
     run: Run,
     data: Dataset,
     model: nn.Module,
-    viewed: ViewPredictions,
+    viewed: TtaPredictions,
     epoch: int,
     seconds: dict[str, float],
 ) -> None:

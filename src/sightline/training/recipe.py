@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from sightline.data import Augmentation
 from sightline.errors import SightlineError, nearest
-from sightline.predictions import VIEWS
+from sightline.predictions import TTA
 from sightline.training.bounds import BelowOne, Count, CountOrZero, NonNegative
 from sightline.training.callbacks import WEIGHT_AVERAGES, Callback, EarlyStopping, Freeze, KeepBest
 from sightline.training.mixing import MIXES, Mix
@@ -133,7 +133,7 @@ class AnalysisSection(Section):
     method: a name of `explain.METHODS`, or "auto" for the most faithful of those compared. compare: the
     methods to compare on `compare_images` test images, 0 for none. range_test: whether to run the
     learning-rate range test before training. audit: whether to audit the run. views: a name of
-    `predictions.VIEWS`, of each test image, whose mean gives a second accuracy beside the plain one.
+    `predictions.TTA`, of each test image, whose mean gives a second accuracy beside the plain one.
     """
 
     mistakes: CountOrZero = 20
@@ -244,7 +244,7 @@ class Recipe(Section):
         if extra:
             raise SightlineError(
                 f"recipe: augment has transforms and also {', '.join(extra)}; "
-                "say crop, flip and hole as transforms too"
+                "say crop, flip and cutout as transforms too"
             )
         return build_compose(self.augment["transforms"], fill=fill)
 
@@ -268,8 +268,8 @@ def check_recipe(table: Mapping[str, Any]) -> Recipe:
     recipe.make_mix()
     if "transforms" not in recipe.augment:
         recipe.make_augmentation((0.0, 0.0, 0.0))
-    if recipe.analysis.views not in VIEWS:
-        near = nearest(recipe.analysis.views, list(VIEWS))
+    if recipe.analysis.views not in TTA:
+        near = nearest(recipe.analysis.views, list(TTA))
         raise SightlineError(f"recipe: analysis.views is {recipe.analysis.views!r}; {near}")
     training = recipe.training
     if training.validation == 0 and (training.keep == "best" or training.patience):

@@ -89,7 +89,7 @@ def _mistake_table(run: RunData) -> Table:
             percent(row["confidence"]),
             number(row["loss"]),
         )
-        for row in rank_mistakes(run.predictions, _LISTED).to_dict("records")
+        for row in rank_mistakes(run.predictions, limit=_LISTED).to_dict("records")
     )
     return Table("In descending order of loss.", columns, rows)
 
