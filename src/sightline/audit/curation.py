@@ -14,20 +14,28 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass as checked_dataclass
 
+from sightline.audit.result import Action, SplitName
+from sightline.audit.validation import first_problem
 from sightline.data import Dataset, PlantedTruth, Split, fingerprint
-from sightline.errors import SightlineError, nearest
+from sightline.errors import DamagedFileError, InputError, NotFoundError, nearest
 from sightline.files import write_text
 
 FORMAT, VERSION = "sightline-fixes", 1
-SPLITS, ACTIONS = ("train", "test"), ("relabel", "keep", "drop")
 
 
 @dataclass(frozen=True)
 class Decision:
-    """What to do with image `index` of `split` ("train" or "test").
+    """What to do with one image.
 
-    action: "relabel" (to the class named `label`), "keep" (somebody looked, and it is right) or "drop".
+    Attributes:
+        split: "train" or "test".
+        index: Of the image in its split.
+        action: "relabel" (to the class named `label`), "keep" (somebody looked, and it is right) or "drop".
+        label: The class's name, for "relabel" alone.
+        note: Anything.
     """
 
     split: str
@@ -41,8 +49,13 @@ class Decision:
 class Decisions:
     """Decisions about the images of one data set, at most one for each image.
 
-    data: the fingerprint of that data set, as `data.fingerprint` gives it. Raises SightlineError if a
-    decision does not fit it: an unknown split, action or class, an index outside, an image twice.
+    Attributes:
+        data: The fingerprint of that data set, as `data.fingerprint` gives it.
+        decisions: In any order.
+
+    Raises:
+        InputError: A decision does not fit the data: an unknown split, action or class, an index outside, an
+            image twice.
     """
 
     data: Mapping[str, Any]
@@ -55,7 +68,7 @@ class Decisions:
             if problem is None and (decision.split, decision.index) in seen:
                 problem = f"{decision.split} image {decision.index} was decided before; keep one of the two"
             if problem:
-                raise SightlineError(f"decision {number} of {len(self.decisions)}: {problem}")
+                raise InputError(f"decision {number} of {len(self.decisions)}: {problem}")
             seen.add((decision.split, decision.index))
 
     def of(self, split: str, action: str) -> list[Decision]:
@@ -74,47 +87,93 @@ def write_decisions(path: Path, decisions: Decisions) -> None:
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
-def read_decisions(path: Path) -> Decisions:
+@checked_dataclass(frozen=True)
+class _Hashes:
+    train: str
+    test: str
+
+
+@checked_dataclass(frozen=True)
+class _Data:
+    """The fingerprint in the file; see `data.fingerprint`."""
+
+    name: str
+    train: int
+    test: int
+    class_names: list[str]
+    labels_sha256: _Hashes
+
+
+@checked_dataclass(frozen=True)
+class _Row:
+    split: SplitName
+    index: int
+    action: Action
+    label: str | None = None
+    note: str | None = None
+
+
+@checked_dataclass(frozen=True)
+class _File:
+    data: _Data
+    decisions: list[_Row]
+
+
+@checked_dataclass(frozen=True)
+class _Header:
+    format: str | None = None
+    version: int | None = None
+
+
+_FILE, _HEADER = TypeAdapter(_File), TypeAdapter(_Header)
+
+
+def read_decisions(path: str | Path) -> Decisions:
     """Read `fixes.json`.
 
-    Raises SightlineError if the file is missing, is not such a file, is of a newer version, or holds a
-    decision that does not fit the data it names.
+    Raises:
+        NotFoundError: The file is missing.
+        DamagedFileError: It is not such a file, of another version, or damaged.
+        InputError: It holds a decision that does not fit the data it names.
     """
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        content = Path(path).read_bytes()
     except FileNotFoundError:
-        raise SightlineError(f"{path} is not there; export it from the report's list of decisions") from None
-    except ValueError as error:
-        raise SightlineError(f"{path} is not JSON ({error}); export it from the report again") from None
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise SightlineError(f'{path} has no "format": "{FORMAT}"; export it from the report')
-    if content.get("version") != VERSION:
-        raise SightlineError(
-            f"{path} is of version {content.get('version')}; this Sightline reads version {VERSION}"
-        )
+        raise NotFoundError(f"{path} is not there; export it from the report's list of decisions") from None
     try:
-        data = _data_block(content["data"])
-        rows = tuple(_decision(row) for row in content["decisions"])
-        return Decisions(data, rows)
-    except (KeyError, TypeError, ValueError) as error:
-        raise SightlineError(
-            f"{path} is damaged ({type(error).__name__}: {error}); export it from the report again"
-        ) from None
-    except SightlineError as error:
-        raise SightlineError(f"{path}: {error}") from None
+        header = _HEADER.validate_json(content, strict=True)
+        if header.format != FORMAT:
+            raise DamagedFileError(f'{path} has no "format": "{FORMAT}"; export it from the report')
+        if header.version != VERSION:
+            raise DamagedFileError(
+                f"{path} is of version {header.version}; this Sightline reads version {VERSION}"
+            )
+        found = _FILE.validate_json(content, strict=True)
+    except ValidationError as error:
+        reason = first_problem(error)
+        raise DamagedFileError(f"{path} is damaged ({reason}); export it from the report again") from None
+    rows = [
+        Decision(row.split, row.index, row.action, row.label or "", row.note or "") for row in found.decisions
+    ]
+    try:
+        return Decisions(dataclasses.asdict(found.data), tuple(rows))
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
 
 
 def apply_decisions(data: Dataset, decisions: Decisions) -> Dataset:
     """Return the data set with images relabelled and dropped as decided; what is kept stays in its order.
 
-    `data` itself is not changed. Planted truth is kept true: a wrong label that was mended is no longer
-    listed as one, and one that was made is. Raises SightlineError if the decisions were made about other
-    data, or if they leave a split without images.
+    `data` itself is not changed. Planted truth is kept true: a wrong label that was corrected is no longer
+    listed as one, and one that was made is.
+
+    Raises:
+        InputError: The decisions were made about other data, or leave a split without images.
     """
     _check_fingerprint(fingerprint(data), decisions.data)
     number = {name: k for k, name in enumerate(data.class_names)}
     splits, kept = {}, {}
-    for word, split in zip(SPLITS, (data.train, data.test), strict=True):
+    for word, split in zip(SplitName, (data.train, data.test), strict=True):
         labels = split.labels.copy()
         for decision in decisions.of(word, "relabel"):
             labels[decision.index] = number[decision.label]
@@ -123,12 +182,12 @@ def apply_decisions(data: Dataset, decisions: Decisions) -> Dataset:
         relabelled = dataclasses.replace(split, labels=labels)
         splits[word] = relabelled.take(kept[word]) if dropped else relabelled
         if not len(kept[word]):
-            raise SightlineError(f"the decisions drop all {len(split)} {word} images; keep at least one")
-    truth = data.truth and _mended_truth(data.truth, data.train, splits["train"], kept)
+            raise InputError(f"the decisions drop all {len(split)} {word} images; keep at least one")
+    truth = data.truth and _corrected_truth(data.truth, data.train, splits["train"], kept)
     return dataclasses.replace(data, train=splits["train"], test=splits["test"], truth=truth)
 
 
-def _mended_truth(
+def _corrected_truth(
     truth: PlantedTruth, before: Split, after: Split, kept: dict[str, np.ndarray]
 ) -> PlantedTruth:
     drawn = before.labels.copy()
@@ -141,10 +200,10 @@ def _mended_truth(
 
 def _problem(decision: Decision, data: Mapping[str, Any]) -> str | None:
     """What is wrong with a decision, in words; None if nothing is."""
-    if decision.split not in SPLITS:
-        return f"split {decision.split!r}; {nearest(str(decision.split), SPLITS)}"
-    if decision.action not in ACTIONS:
-        return f"action {decision.action!r}; {nearest(str(decision.action), ACTIONS)}"
+    if decision.split not in list(SplitName):
+        return f"split {decision.split!r}; {nearest(str(decision.split), list(SplitName))}"
+    if decision.action not in list(Action):
+        return f"action {decision.action!r}; {nearest(str(decision.action), list(Action))}"
     size = data[decision.split]
     if isinstance(decision.index, bool) or not isinstance(decision.index, int | np.integer):
         return f"index {decision.index!r} is no whole number"
@@ -155,39 +214,22 @@ def _problem(decision: Decision, data: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _data_block(block: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "name": str(block["name"]),
-        "train": int(block["train"]),
-        "test": int(block["test"]),
-        "class_names": [str(name) for name in block["class_names"]],
-        "labels_sha256": {word: str(block["labels_sha256"][word]) for word in SPLITS},
-    }
-
-
-def _decision(row: Mapping[str, Any]) -> Decision:
-    if not isinstance(row, dict):
-        raise TypeError(f"{row!r} is no decision")
-    texts = {name: str(row.get(name) or "") for name in ("label", "note")}
-    return Decision(split=row["split"], index=row["index"], action=row["action"], **texts)
-
-
 def _check_fingerprint(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> None:
     """Raise if the decisions are about other data. The name may differ: it says where, not what."""
-    for word in SPLITS:
+    for word in SplitName:
         if mine[word] != theirs[word]:
-            raise SightlineError(
+            raise InputError(
                 f"the decisions are about {theirs[word]} {word} images of {theirs['name']!r}, and "
                 f"{mine['name']!r} has {mine[word]}; load the data as the run that was audited did"
             )
     if list(mine["class_names"]) != list(theirs["class_names"]):
-        raise SightlineError(
+        raise InputError(
             f"the decisions are about other classes than {mine['name']!r} has; "
             "load the data as the run that was audited did"
         )
-    for word in SPLITS:
+    for word in SplitName:
         if mine["labels_sha256"][word] != theirs["labels_sha256"][word]:
-            raise SightlineError(
+            raise InputError(
                 f"the {word} labels are not those that the decisions were made about (other seed, order or "
                 "labels); load the data as the run that was audited did"
             )

@@ -31,6 +31,7 @@ from sightline.audit.result import (
     Selective,
     Slice,
 )
+from sightline.audit.validation import first_problem
 from sightline.errors import DamagedFileError, InputError, NotFoundError
 from sightline.files import atomic_path, write_atomic
 
@@ -308,10 +309,7 @@ def _read_result(path: Path, content: bytes, again: str) -> AuditResult:
             )
         return ADAPTER.validate_json(content, strict=True)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(map(str, first["loc"]))
-        reason = f"{where}: {first['msg']}" if where else first["msg"]
-        raise DamagedFileError(f"{path} is damaged ({reason[:120]}); {again}") from None
+        raise DamagedFileError(f"{path} is damaged ({first_problem(error)}); {again}") from None
 
 
 def _read_neighbors(path: Path) -> Neighbors:

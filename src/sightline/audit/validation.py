@@ -1,4 +1,4 @@
-"""Checks of the arrays that the audit works on, and halves of them to choose on and to check on."""
+"""Checks of the arrays and files that the audit reads, and halves of arrays to choose on and to check on."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from sightline.errors import InputError
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
+    from pydantic import ValidationError
 
 CHUNK = 1 << 16  # rows at a time, where a step needs a table of floats of its own
 
@@ -73,3 +74,10 @@ def halves(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
         raise InputError(f"{count} image cannot be halved; choosing and checking need at least 2")
     order = np.random.default_rng(seed).permutation(count)
     return np.sort(order[: count // 2]), np.sort(order[count // 2 :])
+
+
+def first_problem(error: ValidationError) -> str:
+    """Return where a file is wrong and how, in at most 120 characters of one line."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    where = ".".join(map(str, first["loc"]))
+    return " ".join(f"{where}: {first['msg']}".removeprefix(": ").split())[:120]
