@@ -3,13 +3,12 @@
     python benchmarks/audit.py [--images 100000,300000,1000000] [--classes 10] [--json FILE]
 
 The exponent is that of seconds ~ images^exponent between the smallest and the largest size: 1 is linear.
-Memory is what a part allocates at its peak beside its input, by tracemalloc, in a run that is not timed.
+Memory is what a part allocates at its peak on top of its input, by tracemalloc, in a run that is not timed.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib
 import math
 import time
 import tracemalloc
@@ -20,11 +19,18 @@ from typing import Any
 import numpy as np
 from harness import publish
 
+from sightline.audit import (
+    ambiguity,
+    calibration,
+    compare_predictions,
+    conformal,
+    confusion,
+    error_budget,
+    label_issues,
+    selective,
+)
+from sightline.audit.result import Cause
 from sightline.predictions import Predictions
-
-audit = importlib.import_module("sightline.audit")  # `sightline.audit` itself is the function
-
-CAUSES = 5
 
 
 def main() -> None:
@@ -68,34 +74,34 @@ def parts(count: int, classes: int) -> dict[str, Callable[[], object]]:
         models.append(Predictions(2 * logits, labels, names))
     first, second = models
     p, confidence, correct = first.probabilities, first.confidence, first.correct
-    views = np.stack([p, second.probabilities]).astype(np.float32)
+    answers = np.stack([p, second.probabilities]).astype(np.float32)
     aum = np.where(rng.random(count) < 0.02, rng.normal(-2.4, 0.9, count), rng.normal(2.4, 0.85, count))
-    causes = {f"cause {k}": rng.random(count) < 0.2 for k in range(CAUSES)}
+    causes = {cause: rng.random(count) < 0.2 for cause in list(Cause)[:-1]}
     for model in models:
         _ = model.loss  # kept by the predictions, whoever asks first
     return {
-        "calibration error": lambda: audit.calibration_error(confidence, correct),
-        "calibration error, equal mass": lambda: audit.calibration_error(
-            confidence, correct, binning=audit.equal_mass
+        "calibration error": lambda: calibration.calibration_error(confidence, correct),
+        "calibration error, equal mass": lambda: calibration.calibration_error(
+            confidence, correct, binning=calibration.equal_mass
         ),
-        "noise floor (200 draws)": lambda: audit.calibration_floor(confidence),
-        "reliability": lambda: audit.reliability(confidence, correct),
-        "temperature (2 folds)": lambda: audit.cross_fit_temperature(first.logits, labels),
-        "risk-coverage": lambda: audit.risk_coverage(confidence, correct, most=200),
-        "AURC": lambda: audit.aurc(confidence, correct),
-        "AUGRC": lambda: audit.augrc(confidence, correct),
-        "threshold": lambda: audit.choose_threshold(confidence, correct, error=0.05),
-        "conformal sets": lambda: audit.check_conformal(labels, p),
-        "label suspects": lambda: audit.label_suspects(labels, p),
-        "suspects from dynamics": lambda: audit.suspects_from_dynamics(
+        "noise floor (200 draws)": lambda: calibration.calibration_noise(confidence),
+        "reliability": lambda: calibration.reliability_bins(confidence, correct),
+        "temperature (2 folds)": lambda: calibration.cross_fit_temperature(first.logits, labels),
+        "risk-coverage": lambda: selective.risk_coverage(confidence, correct, limit=200),
+        "AURC": lambda: selective.aurc(confidence, correct),
+        "AUGRC": lambda: selective.augrc(confidence, correct),
+        "threshold": lambda: selective.choose_threshold(confidence, correct, error=0.05),
+        "conformal sets": lambda: conformal.check_conformal(labels, p),
+        "label issues": lambda: label_issues.find_label_issues(labels, p),
+        "label issues from dynamics": lambda: label_issues.label_issues_from_dynamics(
             labels, aum, np.full(count, 0.2), (labels + 1) % classes
         ),
-        "agreement of suspects": lambda: audit.suspect_agreement(aum, confidence, top=count // 50),
-        "ambiguity (2 views)": lambda: audit.view_spread(views),
-        "difficulty": lambda: audit.sort_by_difficulty(1 - confidence, confidence, correct),
-        "confusions": lambda: audit.confusion_pairs(first),
-        "error budget": lambda: audit.error_budget(correct, causes),
-        "comparison of two models": lambda: audit.compare_predictions(first, second),
+        "agreement of label issues": lambda: label_issues.compare_rankings(aum, confidence, top=count // 50),
+        "ambiguity (2 models)": lambda: ambiguity.measure_ambiguity(answers),
+        "difficulty": lambda: ambiguity.sort_by_difficulty(1 - confidence, confidence, correct),
+        "confusions": lambda: confusion.confusion_pairs(first),
+        "error budget": lambda: error_budget.assign_causes(correct, causes),
+        "comparison of two models": lambda: compare_predictions(first, second),
     }
 
 

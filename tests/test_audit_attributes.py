@@ -1,4 +1,4 @@
-"""Attributes of images and evidence, and neighbours: against loops and values worked out by hand."""
+"""Attributes of images and of evidence: against loops and values worked out by hand."""
 
 from __future__ import annotations
 
@@ -8,13 +8,8 @@ import math
 import numpy as np
 import pytest
 
-from sightline.audit import (
-    CELLS,
-    evidence_attributes,
-    image_attributes,
-    nearest_neighbors,
-    neighbour_evidence,
-)
+from sightline.audit import attributes, image_attributes
+from sightline.audit.attributes import CELLS, evidence_attributes
 from sightline.errors import SightlineError
 
 
@@ -60,7 +55,7 @@ def slow_attributes(image: np.ndarray) -> dict[str, float]:
 
 def test_attributes_of_images_equal_a_loop_over_pixels(images, monkeypatch):
     for chunk in (2**21, 31):
-        monkeypatch.setattr(image_attributes, "_CHUNK", chunk)
+        monkeypatch.setattr(attributes, "_CHUNK", chunk)
         table = image_attributes(images)
         for row, image in zip(table.to_dict("records"), images, strict=True):
             assert row == pytest.approx(slow_attributes(image), abs=2e-6)
@@ -76,7 +71,7 @@ def test_blurring_lowers_sharpness_and_halving_contrast_does_not():
     assert table["contrast"][2] == pytest.approx(table["contrast"][0] / 2, rel=0.02)
 
 
-def test_images_of_another_kind_are_told_so(images):
+def test_images_of_another_kind_are_refused(images):
     with pytest.raises(SightlineError, match=r"float32 \(7, 6, 5, 3\); attributes need uint8 \(N, H, W, 3\)"):
         image_attributes(images.astype(np.float32))
 
@@ -131,45 +126,8 @@ def test_a_map_without_positive_evidence_lies_nowhere():
     assert table["area"].isna().tolist() == [True, False, True]
 
 
-def test_maps_of_another_shape_are_told_so():
+def test_maps_of_another_shape_are_refused():
     with pytest.raises(SightlineError, match=r"maps are \(4, 4\); evidence needs \(N, h, w\)"):
         evidence_attributes(np.ones((4, 4)))
     with pytest.raises(SightlineError, match=r"maps are \(1, 4, 4\) and masks \(1, 8, 8\)"):
         evidence_attributes(np.ones((1, 4, 4)), np.ones((1, 8, 8), bool))
-
-
-def test_neighbours_are_those_of_scikit_learn():
-    from sklearn.neighbors import NearestNeighbors
-
-    rng = np.random.default_rng(3)
-    queries, keys = rng.normal(size=(40, 16)), rng.normal(size=(900, 16)) * rng.gamma(2, size=(900, 1))
-    near = nearest_neighbors(queries, keys, k=7)
-    distances, indices = NearestNeighbors(n_neighbors=7, metric="cosine").fit(keys).kneighbors(queries)
-    np.testing.assert_array_equal(near.indices, indices)
-    np.testing.assert_allclose(near.similarity, 1 - distances, atol=1e-6)
-
-
-def test_neighbours_that_cannot_be_are_told_so():
-    features = np.ones((4, 3))
-    with pytest.raises(SightlineError, match=r"\(4, 3\) and \(4, 2\); neighbours need \(M, D\) and \(N, D\)"):
-        nearest_neighbors(features, features[:, :2])
-    with pytest.raises(SightlineError, match="k is 5; 4 rows to choose from allow 1 to 4"):
-        nearest_neighbors(features, features)
-    with pytest.raises(SightlineError, match="1 rows of features are not finite"):
-        nearest_neighbors(features, np.concatenate([features, [[1, np.nan, 1]]]))
-
-
-def test_evidence_of_neighbours_by_hand():
-    train_labels = np.array([0, 1, 1, 2, 2, 1])
-    indices = np.array([[0, 1, 2, 5], [1, 3, 4, 2], [3, 4, 0, 1]])
-    labels, predicted = np.array([0, 2, 2]), np.array([1, 1, 2])
-    table = neighbour_evidence(indices, train_labels, labels, predicted, ["cat", "dog", "owl"])
-    assert table["majority"].tolist() == [1, 1, 2]
-    assert table["votes"].tolist() == [3, 2, 2]
-    assert table["for_label"].tolist() == [1, 2, 2]
-    assert table["for_predicted"].tolist() == [3, 2, 2]
-    assert table["evidence"].tolist() == [
-        "3 of 4 nearest training images are labelled “dog”, as predicted",
-        "2 of 4 nearest training images are labelled “dog”, as predicted",
-        "2 of 4 nearest training images are labelled “owl”",
-    ]

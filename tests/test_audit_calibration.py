@@ -5,18 +5,12 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.optimize import minimize_scalar
 
-from sightline.audit import (
-    calibration_error,
-    calibration_floor,
-    cross_fit_temperature,
-    equal_mass,
-    equal_width,
-    fit_temperature,
-    reliability,
-)
+from sightline.audit import calibration_error, cross_fit_temperature, fit_temperature
+from sightline.audit.calibration import calibration_noise, equal_mass, equal_width, reliability_bins
 from sightline.errors import SightlineError
 
 
@@ -59,30 +53,33 @@ def test_the_calibration_error_is_that_of_a_loop_over_bins(binning, bins):
 
 
 def test_a_confidence_of_one_belongs_to_the_last_bin_and_an_edge_to_the_bin_above():
-    table = reliability([1.0, 0.5, 0.0, 0.49], [1, 1, 0, 0], bins=2)
-    assert table["count"].tolist() == [2, 2]
-    assert table["accuracy"].tolist() == [0.0, 1.0]
+    bins = reliability_bins([1.0, 0.5, 0.0, 0.49], [1, 1, 0, 0], bins=2)
+    assert [one.count for one in bins] == [2, 2]
+    assert [one.accuracy for one in bins] == [0.0, 1.0]
     assert calibration_error([1.0, 1.0], [True, False]) == 0.5
 
 
 def test_bins_of_equal_mass_hold_equally_many_and_never_part_equal_confidences():
     confidence = np.random.default_rng(0).random(150)
-    assert set(reliability(confidence, confidence > 0.5, binning=equal_mass)["count"]) == {10}
+    bins = reliability_bins(confidence, confidence > 0.5, binning=equal_mass)
+    assert {one.count for one in bins} == {10}
     tied = np.repeat([0.3, 0.9], [7, 93])
-    counts = reliability(tied, tied > 0.5, binning=equal_mass)["count"]
-    assert sorted(counts[counts > 0]) == [7, 93]
+    counts = [one.count for one in reliability_bins(tied, tied > 0.5, binning=equal_mass)]
+    assert sorted(count for count in counts if count) == [7, 93]
     order = np.random.default_rng(1).permutation(100)
     correct = np.arange(100) % 3 > 0
     errors = [calibration_error(tied[o], correct[o], binning=equal_mass) for o in (slice(None), order)]
     assert errors[0] == pytest.approx(errors[1], abs=1e-14)
 
 
-def test_the_reliability_table_adds_up_to_the_error_and_leaves_empty_bins_without_a_mean():
+def test_the_reliability_bins_add_up_to_the_error_and_empty_ones_have_no_mean():
     confidence, correct = confidence_of(*model(300))
-    table = reliability(confidence, correct, bins=30)
+    bins = reliability_bins(confidence, correct, bins=30)
+    assert all(one.confidence is None and one.accuracy is None for one in bins if not one.count)
+    assert next(one.interval for one in bins if not one.count) == (0.0, 1.0)
+    table = pd.DataFrame([vars(one) for one in bins]).astype({"confidence": float, "accuracy": float})
+    table["interval_low"] = [one.interval[0] for one in bins]
     assert table["count"].sum() == 300
-    assert table.loc[table["count"] == 0, ["confidence", "accuracy"]].isna().all(axis=None)
-    assert table.loc[table["count"] == 0, ["interval_low", "interval_high"]].values.tolist()[0] == [0.0, 1.0]
     gaps = (table["count"] * (table["confidence"] - table["accuracy"]).abs()).sum() / 300
     assert gaps == pytest.approx(calibration_error(confidence, correct, bins=30))
     assert (table["interval_low"].le(table["accuracy"]) | table["accuracy"].isna()).all()
@@ -93,7 +90,7 @@ def test_the_noise_floor_of_one_bin_is_the_mean_of_a_folded_binomial():
     # n images at 1/2 in one bin: E|k - n/2| / n, summed from the binomial by hand.
     n = 40
     expected = sum(math.comb(n, k) * abs(k - n / 2) for k in range(n + 1)) / 2**n / n
-    floor = calibration_floor(np.full(n, 0.5), bins=1, draws=4000)
+    floor = calibration_noise(np.full(n, 0.5), bins=1, draws=4000)
     assert floor.mean == pytest.approx(expected, rel=0.05)
 
 
@@ -101,16 +98,16 @@ def test_a_calibrated_model_is_within_the_floor_and_an_overconfident_one_is_not(
     within = 0
     for seed in range(40):
         confidence, correct = confidence_of(*model(500, seed=seed))
-        within += calibration_error(confidence, correct) <= calibration_floor(confidence, seed=seed).high
+        within += calibration_error(confidence, correct) <= calibration_noise(confidence, seed=seed).high
     assert within >= 34  # 38 are expected; fewer than 34 has a probability of 0.03
     confidence, correct = confidence_of(*model(500, scale=2.5))
-    assert calibration_error(confidence, correct) > 2 * calibration_floor(confidence).high
+    assert calibration_error(confidence, correct) > 2 * calibration_noise(confidence).high
 
 
 def test_the_floor_is_a_function_of_its_seed_and_falls_with_the_number_of_images():
     confidence, _ = confidence_of(*model(200))
-    assert calibration_floor(confidence, seed=3) == calibration_floor(confidence, seed=3)
-    assert calibration_floor(np.tile(confidence, 16)).mean < 0.35 * calibration_floor(confidence).mean
+    assert calibration_noise(confidence, seed=3) == calibration_noise(confidence, seed=3)
+    assert calibration_noise(np.tile(confidence, 16)).mean < 0.35 * calibration_noise(confidence).mean
 
 
 def test_the_temperature_is_the_minimum_of_the_loss():

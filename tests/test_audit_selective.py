@@ -1,4 +1,4 @@
-"""Selective prediction and conformal sets: areas against loops and identities, guarantees over many draws."""
+"""Selective prediction: areas against loops and identities, guarantees over many draws."""
 
 from __future__ import annotations
 
@@ -9,16 +9,8 @@ import pytest
 from scipy.stats import binom
 from sklearn.metrics import roc_auc_score
 
-from sightline.audit import (
-    augrc,
-    aurc,
-    check_conformal,
-    choose_threshold,
-    conformal_sets,
-    conformal_threshold,
-    risk_coverage,
-)
-from sightline.errors import SightlineError
+from sightline.audit import choose_threshold, risk_coverage
+from sightline.audit.selective import augrc, aurc
 
 
 def answers(count: int, *, seed: int = 0, levels: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -42,7 +34,7 @@ def test_every_row_of_the_curve_is_a_count():
 
 def test_a_thinned_curve_keeps_rows_of_the_whole_one_and_its_end():
     curve = risk_coverage(*answers(5000))
-    thin = risk_coverage(*answers(5000), most=50)
+    thin = risk_coverage(*answers(5000), limit=50)
     assert 40 <= len(thin) <= 50
     assert thin.iloc[-1].equals(curve.iloc[-1])
     assert thin.merge(curve).shape == thin.shape
@@ -98,8 +90,8 @@ def test_the_chosen_threshold_is_the_largest_coverage_of_its_half_and_is_checked
     assert found.threshold == min(fitting)
     kept = second[confidence[second] >= found.threshold]
     assert found.coverage == len(kept) / 500
-    assert found.checked == (~correct[kept]).mean()
-    assert found.interval[0] <= found.checked <= found.interval[1] <= found.bound + 0.02
+    assert found.error == (~correct[kept]).mean()
+    assert found.interval[0] <= found.error <= found.interval[1] <= found.bound + 0.02
     wrong = (~correct[kept]).sum()
     assert binom.cdf(wrong, len(kept), found.bound) == pytest.approx(0.05)
 
@@ -116,60 +108,3 @@ def test_a_bound_is_exceeded_in_at_most_one_of_twenty_draws_and_no_threshold_is_
     assert exceeded <= 26  # at most 15 are expected; more than 26 has a probability of 0.003
     assert guaranteed > 5
     assert choose_threshold([0.9, 0.9, 0.8, 0.8], [False] * 4, error=0.2) is None
-
-
-def test_the_conformal_threshold_is_the_order_statistic():
-    rng = np.random.default_rng(0)
-    p = rng.dirichlet(np.ones(4), 99)
-    labels = rng.integers(0, 4, 99)
-    scores = sorted(1 - p[np.arange(99), labels])
-    assert conformal_threshold(labels, p, coverage=0.9) == scores[89]  # ceil(100 * .9) = 90
-    assert conformal_threshold(labels, p, coverage=0.901) == scores[90]
-    assert conformal_threshold(labels[:9], p[:9], coverage=0.7) == sorted(1 - p[np.arange(9), labels[:9]])[6]
-    assert conformal_threshold(labels[:5], p[:5], coverage=0.9) == 1.0
-    sets = conformal_sets(p, 0.8)
-    assert all(sets[i, k] == (1 - p[i, k] <= 0.8) for i in range(99) for k in range(4))
-
-
-def test_the_mean_coverage_over_many_draws_is_the_wanted_one():
-    n, held = 49, []
-    for seed in range(400):
-        rng = np.random.default_rng(seed)
-        p = rng.dirichlet(np.ones(3), 200)
-        labels = rng.integers(0, 3, 200)  # a model that knows nothing is covered all the same
-        threshold = conformal_threshold(labels[:n], p[:n], coverage=0.8)
-        held.append(conformal_sets(p[n:], threshold)[np.arange(200 - n), labels[n:]].mean())
-    assert np.mean(held) == pytest.approx(0.8, abs=0.01)  # 40 / 50 exactly; four standard errors
-
-
-def test_the_check_counts_the_other_half():
-    rng = np.random.default_rng(1)
-    p = rng.dirichlet(np.full(5, 0.3), 800)
-    labels = (p.cumsum(1) < rng.random((800, 1))).sum(1)
-    found = check_conformal(labels, p, coverage=0.9, seed=3)
-    order = np.random.default_rng(3).permutation(800)
-    first, second = order[:400], order[400:]
-    assert found.threshold == conformal_threshold(labels[first], p[first], coverage=0.9)
-    sets = conformal_sets(p[second], found.threshold)
-    held = sets[np.arange(400), labels[second]]
-    assert found.realised == held.mean()
-    assert found.mean_size == sets.sum() / 400
-    assert found.single == np.mean([s.sum() == 1 for s in sets])
-    assert found.empty == np.mean([s.sum() == 0 for s in sets])
-    for k in range(5):
-        assert found.per_class["realised"][k] == pytest.approx(held[labels[second] == k].mean())
-    assert found.per_class["count"].sum() == 400
-    assert found.interval[0] < found.realised < found.interval[1]
-
-
-def test_what_does_not_fit_is_said_in_one_line():
-    with pytest.raises(SightlineError, match="a wanted coverage of 1; it is a share between 0 and 1"):
-        conformal_threshold([0], [[0.5, 0.5]], coverage=1)
-    with pytest.raises(SightlineError, match="a wanted error rate of 5; it is a share"):
-        choose_threshold([0.5, 0.5], [1, 0], error=5)
-    with pytest.raises(SightlineError, match="1 image cannot be halved"):
-        choose_threshold([0.5], [1], error=0.1)
-    with pytest.raises(SightlineError, match="probabilities hold values outside"):
-        check_conformal([0, 1], [[2.0, -1.0], [0.0, 1.0]])
-    with pytest.raises(SightlineError, match=r"labels are \(2,\) and probabilities \(1, 2\)"):
-        check_conformal([0, 1], [[0.5, 0.5]])

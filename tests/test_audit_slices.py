@@ -10,16 +10,15 @@ import pandas as pd
 import pytest
 from scipy.stats import fisher_exact
 
-from sightline.audit import (
+from sightline.audit import find_slices, image_attributes
+from sightline.audit.attributes import evidence_attributes
+from sightline.audit.slices import (
     Condition,
+    _scores,
     attribute_conditions,
     class_conditions,
     cluster_conditions,
-    evidence_attributes,
-    find_slices,
-    image_attributes,
 )
-from sightline.audit.slices import _scores, holm
 from sightline.data import load_data
 from sightline.errors import SightlineError
 from sightline.stats import wilson_interval
@@ -183,17 +182,6 @@ def test_scores_are_those_of_loops_over_pairs():
                 checked += 1
             assert named[i, j] == (4 not in (i, j))
     assert checked >= 4
-
-
-def test_holm_is_a_loop_over_the_sorted_p_values():
-    rng = np.random.default_rng(7)
-    p_values = rng.random(9) ** 3
-    highest, expected = 0.0, {}
-    for rank, place in enumerate(sorted(range(9), key=lambda i: p_values[i])):
-        highest = max(highest, min(1.0, p_values[place] * (9 - rank)))
-        expected[place] = highest
-    np.testing.assert_allclose(holm(p_values), [expected[i] for i in range(9)])
-    assert holm(np.array([])).tolist() == []
 
 
 def test_clusters_of_features_find_mistakes_that_words_leave_over():

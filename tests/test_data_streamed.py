@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from sightline.audit import near_duplicates
+from sightline.audit import find_near_duplicates
 from sightline.cli import main
 from sightline.data import (
     Augmentation,
@@ -211,7 +211,7 @@ def test_near_duplicates_are_found_among_files_too(tmp_path):
     for number in (2, 4, 6):
         (root / f"bee/{number:02}-copy.png").write_bytes((root / f"bee/{number:02}.png").read_bytes())
     both = [load_data(root, image_size=24, stream=stream) for stream in (False, True)]
-    tables = [near_duplicates(data.train, data.test).pairs for data in both]
+    tables = [find_near_duplicates(data.train, data.test).pairs for data in both]
     assert tables[0].equals(tables[1])
     assert (tables[1]["kind"] == "exact").sum() == 3
 

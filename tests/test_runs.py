@@ -270,8 +270,8 @@ def test_findings_on_planted_truth_by_hand():
         sl.Predictions(test_logits, data.test.labels, data.class_names),
         heat,
     )
-    values = [finding["value"] for finding in found]
+    values = [finding.value for finding in found]
     planted = len(truth.wrong_labels)
     assert values == [f"{planted} of {planted}", "100.0 %", "100.0 %", "100.0 %", "100.0 %"]
-    assert found[1]["expected"] == "0.0 % without the mark"
-    assert found[2]["expected"] == f"{100 * 25 / 1024:.1f} % if heat were spread evenly"
+    assert found[1].expected == "0.0 % without the mark"
+    assert found[2].expected == f"{100 * 25 / 1024:.1f} % if heat were spread evenly"

@@ -1,35 +1,21 @@
-"""The audit of a run, the loop from its findings to a mended training, and the comparison of two runs."""
+"""The audit of a run, the loop from its findings to a corrected training, and the comparison of two runs."""
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 from click.testing import CliRunner
 
 import sightline as sl
-from sightline.audit import (
-    Decision,
-    Decisions,
-    Evidence,
-    confusion_pairs,
-    frequent_pairs,
-    make_audit,
-    read_audit,
-    view_spread,
-    write_audit,
-    write_decisions,
-)
+from sightline.audit import Decision, Decisions, write_decisions
 from sightline.cli.app import app
 from sightline.data import fingerprint
-from sightline.errors import SightlineError
-from sightline.predictions import Predictions
+from sightline.errors import InputError, SightlineError
 from sightline.runs import compare_runs, out_of_fold
-from sightline.runs.audit_stage import answers_beside
+from sightline.runs.audit_stage import other_answers, recipe_of_folds
 
 SMALL = (
     "model.options={widths=[8, 16, 16]}",
@@ -52,7 +38,7 @@ def run(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def fixed(run, tmp_path_factory):
-    """The same recipe on data with the planted wrong labels mended and two test images dropped."""
+    """The same recipe on data with the planted wrong labels corrected and two test images dropped."""
     folder, data = tmp_path_factory.mktemp("fixed"), run.data()
     truth = data.truth
     decisions = [
@@ -66,54 +52,44 @@ def fixed(run, tmp_path_factory):
     return sl.run("shapes-quick", changes=changes, out=folder / "second", device="cpu", verbose=False)
 
 
-def test_the_causes_add_up_to_the_mistakes(run):
-    audit, wrong = run.audit, ~run.predictions.correct
-    assert audit.causes["count"].sum() == wrong.sum()
-    counted = audit.test["cause"].value_counts()
-    for row in audit.facts["budget"]["causes"]:
-        assert row["count"] == counted.get(row["cause"], 0)
-    assert (audit.test["cause"] != "").tolist() == wrong.tolist()
+def gallery(run) -> dict[str, np.ndarray]:
+    with np.load(run.folder / "gallery.npz") as file:
+        return {name: file[name] for name in file.files}
 
 
 def test_the_tables_are_those_of_the_data(run):
     audit, data = run.audit, run.data()
     np.testing.assert_array_equal(audit.test["label"], data.test.labels)
     np.testing.assert_array_equal(audit.train["label"], data.train.labels)
-    np.testing.assert_array_equal(audit.arrays["thumbnails"], data.test.images)
-    shown = audit.arrays["train_rows"]
-    np.testing.assert_array_equal(audit.arrays["train_thumbnails"], data.train.images[shown])
+    pictures = gallery(run)
+    np.testing.assert_array_equal(pictures["thumbnails"], data.test.images)
+    shown = pictures["train_rows"]
+    np.testing.assert_array_equal(pictures["train_thumbnails"], data.train.images[shown])
+    assert (np.diff(shown) > 0).all()
     margins = run.dynamics.margin.astype(np.float64)
     np.testing.assert_allclose(audit.train["aum"], margins.mean(0), rtol=1e-6)
-    assert np.isin(audit.arrays["neighbours"], shown).all()
-    np.testing.assert_array_equal(audit.arrays["neighbour_rows"], np.flatnonzero(~run.predictions.correct))
+    assert np.isin(audit.neighbors.indices, shown).all()
+    np.testing.assert_array_equal(audit.neighbors.rows, np.flatnonzero(~run.predictions.correct))
+    named = audit.test["near_duplicate"].to_numpy()
+    assert np.isin(named[named >= 0], shown).all()
+    worst = audit.table("train_label_issues")["index"].head(1000)
+    assert np.isin(worst, shown).all()
 
 
 def test_the_difficult_images_are_counted_and_the_clearest_come_first(run):
-    facts, test, correct = run.audit.facts["difficulty"], run.audit.test, run.predictions.correct
-    kinds = {one["kind"]: one for one in facts["kinds"]}
-    for kind, one in kinds.items():
-        mine = test[test["difficulty"] == kind]
-        assert one["count"] == len(mine)
-        assert one["wrong"] == (~correct[mine.index]).sum()
-        assert set(one["images"]) <= set(mine.index)
-    assert (np.diff(test["ambiguity"][kinds["ambiguous"]["images"]]) <= 0).all()
-    hard, easy = (test["confidence"][kinds[k]["images"]] for k in ("hard but right", "easy but wrong"))
+    found, test, correct = run.audit.difficulty, run.audit.test, run.predictions.correct
+    images = {one.kind: list(one.images) for one in found.kinds}
+    for one in found.kinds:
+        mine = test[test["difficulty"] == one.kind]
+        assert one.count == len(mine)
+        assert one.wrong == (~correct[mine.index]).sum()
+        assert set(one.images) <= set(mine.index)
+    assert (np.diff(test["ambiguity"][images["ambiguous"]]) <= 0).all()
+    hard, easy = (test["confidence"][images[kind]] for kind in ("hard but right", "easy but wrong"))
     assert (np.diff(hard) >= 0).all()
-    assert (hard <= facts["hard_up_to"]).all()
+    assert (hard <= found.hard_up_to).all()
     assert (np.diff(easy) <= 0).all()
-    assert (easy >= facts["easy_from"]).all()
-
-
-def test_what_was_planted_is_scored(run):
-    truth, audit = run.data().truth, run.audit
-    scores = {row["what"]: row["value"] for row in audit.facts["planted"]}
-    found = np.flatnonzero(audit.test["twin"] >= 0)
-    hits = len(np.intersect1d(found, truth.leaks[:, 0]))
-    assert scores["Test images with a twin in training"].startswith(f"{hits} of {len(truth.leaks)} planted")
-    assert hits >= 0.8 * len(truth.leaks)
-    leaked = {int(test): int(train) for test, train in truth.leaks}
-    right = [audit.test["twin"][test] == train for test, train in leaked.items() if test in found]
-    assert np.mean(right) == 1
+    assert (easy >= found.easy_from).all()
 
 
 def test_maps_of_the_true_class_are_those_of_explain(run):
@@ -126,49 +102,8 @@ def test_maps_of_the_true_class_are_those_of_explain(run):
     ):
         how = {"method": card["name"], "layer": card["main_layer"]}
         maps = sl.explain(run.model(), images, classes[wrong], **how).maps
-        kept = run.audit.arrays[name][wrong].astype(np.float32)
+        kept = gallery(run)[name][wrong].astype(np.float32)
         np.testing.assert_allclose(kept, maps, rtol=2e-3, atol=2e-3 * np.abs(maps).max())
-
-
-def test_an_audit_needs_no_more_than_predictions(tmp_path):
-    rng = np.random.default_rng(0)
-    data = sl.load_data("shapes", limit=300)
-    logits = rng.normal(size=(len(data.test), 10)).astype(np.float32)
-    logits[np.arange(len(data.test)), data.test.labels] += 2
-    audit = make_audit(Evidence(data, Predictions(logits, data.test.labels, data.class_names)))
-    assert audit.facts["suspects"]["train"] is None
-    assert audit.facts["robustness"] is None
-    assert "maps_predicted" not in audit.arrays
-    write_audit(tmp_path, audit)
-    again = read_audit(tmp_path)
-    pd.testing.assert_frame_equal(again.test, audit.test)
-    assert again.facts == json.loads(json.dumps(audit.facts))
-    html = again._repr_html_()
-    assert f"{100 * audit.facts['accuracy']['value']:.2f} %" in html
-
-
-def test_evidence_about_other_data_is_refused():
-    data = sl.load_data("shapes", limit=200)
-    predictions = Predictions(np.zeros((len(data.test), 10)), data.test.labels, data.class_names)
-    with pytest.raises(SightlineError, match="features has 3 rows and the data's split 200"):
-        Evidence(data, predictions, features=np.zeros((3, 4)))
-    other = Predictions(np.zeros((len(data.test), 10)), (data.test.labels + 1) % 10, data.class_names)
-    with pytest.raises(SightlineError, match="predict this very data set"):
-        Evidence(data, other)
-
-
-def test_a_missing_audit_says_how_to_get_one(tmp_path):
-    with pytest.raises(SightlineError, match=r"audit.json is not there; 'sightline audit .*' writes it"):
-        read_audit(tmp_path)
-
-
-def test_a_pair_is_frequent_where_chance_would_not_make_it():
-    # Class 0 has 40 mistakes, 30 of them as class 1; class 2 has 4, one to each other class but one.
-    labels = np.array([0] * 40 + [2] * 4)
-    predicted = np.array([1] * 30 + [2, 3, 4, 5, 6] * 2 + [0, 1, 3, 4])
-    p = Predictions(np.eye(7)[predicted], labels, tuple("abcdefg"))
-    expected = (labels == 0) & (predicted == 1)
-    np.testing.assert_array_equal(frequent_pairs(p, confusion_pairs(p)), expected)
 
 
 def test_fixes_are_done_before_training_and_kept_with_the_run(run, fixed):
@@ -178,8 +113,8 @@ def test_fixes_are_done_before_training_and_kept_with_the_run(run, fixed):
     assert len(after.test) == len(before.test) - 2
     assert Path(fixed.recipe.data.fixes) == (fixed.folder / "fixes.json").absolute()
     assert len(fixed.predictions) == len(before.test) - 2
-    scores = {row["what"]: row["value"] for row in fixed.audit.facts["planted"]}
-    assert "of 0 planted" in scores["Suspicious training labels, from the dynamics of training"]
+    scores = {one.what: one.value for one in fixed.audit.ground_truth}
+    assert "of 0 planted" in scores["Flagged training labels, from the training dynamics"]
 
 
 def test_a_comparison_is_of_the_images_that_both_have(run, fixed, tmp_path):
@@ -208,33 +143,26 @@ def test_runs_on_other_data_are_not_compared(run, tmp_path):
     assert not (tmp_path / "page.html").exists()
 
 
-def test_runs_beside_tell_what_is_ambiguous(run, fixed):
+def test_other_runs_have_to_be_of_the_same_images(run, fixed):
     p = run.predictions
-    both = answers_beside(run, [run.folder, run])
-    np.testing.assert_array_equal(both, [p.probabilities] * 2)
-    alone, views = Evidence(run.data(), p), p.probabilities[None]
-    opposite = 1 - both[:1]
-    beside = make_audit(dataclasses.replace(alone, others=opposite / opposite.sum(2, keepdims=True)))
-    expected = view_spread(np.concatenate([views, opposite / opposite.sum(2, keepdims=True)]))
-    np.testing.assert_array_equal(beside.test["ambiguity"], expected["ambiguity"])
-    assert beside.facts["accuracy"]["views"] is None
-    with pytest.raises(SightlineError, match="was tested on other images, labels or classes"):
-        answers_beside(run, [fixed])
+    np.testing.assert_array_equal(other_answers(run, [run.folder, run]), [p.probabilities] * 2)
+    with pytest.raises(InputError, match="was tested on other images, labels or classes"):
+        other_answers(run, [fixed])
 
 
 def test_the_commands_audit_and_compare(run, fixed, tmp_path):
-    told = CliRunner().invoke(app, ["audit", str(run.folder), "--json", "--quiet"], catch_exceptions=False)
-    facts = json.loads(told.stdout)
-    assert facts["budget"]["mistakes"] == (~run.predictions.correct).sum()
+    done = CliRunner().invoke(app, ["audit", str(run.folder), "--json", "--quiet"], catch_exceptions=False)
+    result = json.loads(done.stdout)
+    assert result["error_budget"]["mistakes"] == (~run.predictions.correct).sum()
     page = tmp_path / "changes.html"
-    told = CliRunner().invoke(
+    done = CliRunner().invoke(
         app, ["compare", str(run.folder), str(fixed.folder), "--out", str(page), "--json"]
     )
-    numbers = json.loads(told.stdout)
+    numbers = json.loads(done.stdout)
     assert numbers["page"] == str(page)
     assert numbers["accuracy"]["b"] == fixed.predictions.correct.mean()
-    told = CliRunner().invoke(app, ["compare", str(run.folder), str(fixed.folder), "--out", str(page)])
-    assert "McNemar's p" in told.stdout
+    done = CliRunner().invoke(app, ["compare", str(run.folder), str(fixed.folder), "--out", str(page)])
+    assert "McNemar's p" in done.stdout
 
 
 def test_folds_judge_every_training_image_without_it(run):
@@ -244,5 +172,12 @@ def test_folds_judge_every_training_image_without_it(run):
     probabilities = out_of_fold(recipe, few, folds=2, device="cpu")
     assert probabilities.shape == (200, 10)
     np.testing.assert_allclose(probabilities.sum(1), 1, rtol=1e-6)
-    with pytest.raises(SightlineError, match="1 folds; the rarest class has"):
+    with pytest.raises(InputError, match="1 folds; the rarest class has"):
         out_of_fold(recipe, data, folds=1, device="cpu")
+
+
+def test_folds_are_trained_by_the_runs_own_recipe_or_a_named_one_on_its_data(run):
+    assert recipe_of_folds(run.recipe, None) is run.recipe
+    named = recipe_of_folds(run.recipe, "cifar10-quick")
+    assert (named.name, named.model.name) == ("cifar10-quick", "speednet")
+    assert named.data == run.recipe.data

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from sightline.errors import InputError
-from sightline.stats import bootstrap_interval, wilson_interval
+from sightline.stats import bootstrap_interval, holm, wilson_interval, wilson_intervals
 
 
 @pytest.mark.parametrize("count", [10, 20, 100])
@@ -55,3 +55,20 @@ def test_wilson_interval_solves_the_score_equation():
 
 def test_wilson_interval_of_nothing_is_everything():
     assert wilson_interval(0, 0) == (0.0, 1.0)
+
+
+def test_many_wilson_intervals_are_the_single_ones():
+    low, high = wilson_intervals([0, 3, 10, 0], [10, 10, 10, 0])
+    expected = [wilson_interval(k, n) for k, n in ((0, 10), (3, 10), (10, 10), (0, 0))]
+    assert list(zip(low.tolist(), high.tolist(), strict=True)) == expected
+
+
+def test_holm_is_a_loop_over_the_sorted_p_values():
+    rng = np.random.default_rng(7)
+    p_values = rng.random(9) ** 3
+    highest, expected = 0.0, {}
+    for rank, place in enumerate(sorted(range(9), key=lambda i: p_values[i])):
+        highest = max(highest, min(1.0, p_values[place] * (9 - rank)))
+        expected[place] = highest
+    np.testing.assert_allclose(holm(p_values), [expected[i] for i in range(9)])
+    assert holm(np.array([])).tolist() == []

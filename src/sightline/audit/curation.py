@@ -200,10 +200,10 @@ def _corrected_truth(
 
 def _problem(decision: Decision, data: Mapping[str, Any]) -> str | None:
     """What is wrong with a decision, in words; None if nothing is."""
-    if decision.split not in list(SplitName):
-        return f"split {decision.split!r}; {nearest(str(decision.split), list(SplitName))}"
-    if decision.action not in list(Action):
-        return f"action {decision.action!r}; {nearest(str(decision.action), list(Action))}"
+    for name, value, kinds in (("split", decision.split, SplitName), ("action", decision.action, Action)):
+        known = [kind.value for kind in kinds]
+        if value not in known:
+            return f"{name} {value!r}; {nearest(str(value), known)}"
     size = data[decision.split]
     if isinstance(decision.index, bool) or not isinstance(decision.index, int | np.integer):
         return f"index {decision.index!r} is no whole number"

@@ -44,9 +44,9 @@ def assign_causes(correct: ArrayLike, flags: Mapping[Cause, ArrayLike]) -> tuple
     for cause, values in flags.items():
         values = np.asarray(values, bool)
         if cause not in causes[:-1]:
-            raise InputError(f"{cause!r} is no cause to be flagged; those are {', '.join(causes[:-1])}")
+            raise InputError(f"{str(cause)!r} is no cause to be flagged; those are {', '.join(causes[:-1])}")
         if values.shape != wrong.shape:
-            raise InputError(f"cause {cause!r} is {values.shape}; one value for each image is {wrong.shape}")
+            raise InputError(f"cause {cause.value!r} is {values.shape}; each image needs one: {wrong.shape}")
         having[causes.index(cause)] = values[wrong]
     having[-1] = ~having[:-1].any(axis=0)
     first = having.argmax(axis=0)

@@ -155,7 +155,7 @@ def nearest_neighbors(
     queries, keys = np.asarray(queries), np.asarray(keys)
     if queries.ndim != 2 or keys.ndim != 2 or queries.shape[1] != keys.shape[1]:
         raise InputError(
-            f"features are {queries.shape} and {keys.shape}; neighbours need (M, D) and (N, D) of one model"
+            f"features are {queries.shape} and {keys.shape}; neighbors need (M, D) and (N, D) of one model"
         )
     if not 1 <= k <= len(keys):
         raise InputError(f"k is {k}; {len(keys)} rows to choose from allow 1 to {len(keys)}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -277,7 +278,7 @@ def read_audit(folder: str | Path) -> Audit:
         near = _read_neighbors(path) if path.exists() else None
     except FileNotFoundError:
         raise NotFoundError(f"{path} is not there; 'sightline audit {folder}' writes it") from None
-    except (OSError, ValueError, KeyError, EOFError) as error:
+    except (OSError, ValueError, KeyError, EOFError, NotImplementedError, zipfile.BadZipFile) as error:
         if isinstance(error, DamagedFileError):
             raise
         reason = " ".join(str(error).split())[:120]

@@ -1,4 +1,4 @@
-"""Label suspects: beside cleanlab, beside loops, and beside wrong labels that were planted."""
+"""Label issues: against cleanlab, against loops, and against wrong labels that were planted."""
 
 from __future__ import annotations
 
@@ -6,22 +6,23 @@ import sys
 
 import numpy as np
 import pytest
-from cleanlab.filter import find_label_issues
+from cleanlab.filter import find_label_issues as cleanlab_issues
 from cleanlab.rank import get_label_quality_scores
 from scipy.stats import norm
 
-from sightline.audit import (
+from sightline.audit import find_label_issues, label_issues_from_dynamics
+from sightline.audit.ground_truth import precision_recall
+from sightline.audit.label_issues import (
+    compare_rankings,
     confident_joint,
     confident_thresholds,
-    label_suspects,
+    list_label_issues,
     noise_rate_pruning,
     normalized_margin,
     off_diagonal,
-    precision_recall,
     self_confidence,
-    suspect_agreement,
-    suspects_from_dynamics,
 )
+from sightline.audit.result import IssueMethod
 from sightline.errors import SightlineError
 
 
@@ -45,8 +46,8 @@ def test_the_scores_are_those_of_cleanlab(quality, name):
     labels, p, _ = noisy()
     expected = get_label_quality_scores(labels, p, method=name)
     np.testing.assert_allclose(quality(labels, p), expected, atol=1e-14)
-    table = label_suspects(labels, p, quality=quality)
-    np.testing.assert_allclose(table["suspicion"], 1 - expected, atol=1e-14)
+    table = find_label_issues(labels, p, quality=quality)
+    np.testing.assert_allclose(table["label_quality"], expected, atol=1e-14)
 
 
 def test_the_confident_joint_is_that_of_a_loop_from_the_paper():
@@ -67,7 +68,7 @@ def test_confident_learning_finds_what_cleanlab_finds_where_both_are_defined_ali
         p = rng.dirichlet(np.array([0.2, 0.4, 0.9, 1.5]), 800)
         labels = (p.cumsum(1) < rng.random((800, 1))).sum(1)
         ours = off_diagonal(labels, p)
-        theirs = find_label_issues(labels, p, filter_by="confident_learning", n_jobs=1)
+        theirs = cleanlab_issues(labels, p, filter_by="confident_learning", n_jobs=1)
         reached = p >= confident_thresholds(labels, p)
         alike = reached[np.arange(800), p.argmax(1)] | ~reached.any(1)
         assert alike.mean() > 0.8
@@ -77,29 +78,29 @@ def test_confident_learning_finds_what_cleanlab_finds_where_both_are_defined_ali
 
 def test_pruning_is_cleanlabs_and_its_absence_is_said(monkeypatch):
     labels, p, _ = noisy()
-    table = label_suspects(labels, p, find=noise_rate_pruning)
-    np.testing.assert_array_equal(table["issue"], find_label_issues(labels, p, n_jobs=1))
+    table = find_label_issues(labels, p, find=noise_rate_pruning)
+    np.testing.assert_array_equal(table["flagged"], cleanlab_issues(labels, p, n_jobs=1))
     monkeypatch.setitem(sys.modules, "cleanlab.filter", None)
-    with pytest.raises(SightlineError, match=r"needs cleanlab; pip install 'sightline\[cleanlab\]'"):
+    with pytest.raises(SightlineError, match=r"needs cleanlab; pip install 'sightline-vision\[cleanlab\]'"):
         noise_rate_pruning(labels, p)
 
 
 def test_planted_wrong_labels_are_found_and_the_right_class_is_suggested():
     labels, p, planted = noisy(2000, wrong=0.05)
-    table = label_suspects(labels, p)
-    quality = precision_recall(table["index"][table["issue"]], planted)
+    table = find_label_issues(labels, p)
+    quality = precision_recall(table["index"][table["flagged"]], planted)
     assert quality.precision > 0.95
     assert quality.recall > 0.6  # a class's threshold is its mean: images below it are left to the ranking
-    top = table.nlargest(len(planted), "suspicion")["index"]
+    top = table.nsmallest(len(planted), "label_quality")["index"]
     assert precision_recall(top, planted).recall > 0.85
     truth = p.argmax(1)
     assert (table["suggested"][planted] == truth[planted]).mean() > 0.9
     assert (table["suggested"] != table["label"]).all()
-    assert ((table["suspicion"] > 0.5) == (p.argmax(1) != labels)).all()
-    assert table["suspicion"].between(0, 1).all()
+    assert ((table["label_quality"] < 0.5) == (p.argmax(1) != labels)).all()
+    assert table["label_quality"].between(0, 1).all()
 
 
-def test_a_class_without_images_is_no_reason_to_suspect_anything():
+def test_a_class_without_images_is_no_reason_for_doubt():
     labels, p, _ = noisy(classes=3, wrong=0.0)
     wider = np.hstack([p * 0.999, np.full((len(p), 1), 0.001)])
     assert confident_thresholds(labels, wider)[3] == np.inf
@@ -113,13 +114,13 @@ def training(wrong: int, *, count: int = 4000, seed: int = 0):
     planted = np.sort(rng.choice(count, wrong, replace=False))
     aum[planted] = rng.normal(-2.4, 0.9, wrong)
     zero = np.zeros(count, int)
-    return suspects_from_dynamics(zero, aum, norm.cdf(aum / 2), zero + 1), aum, planted
+    return label_issues_from_dynamics(zero, aum, norm.cdf(aum / 2), zero + 1), aum, planted
 
 
 @pytest.mark.parametrize("wrong", [40, 80, 800])
 def test_the_number_of_wrong_labels_is_estimated_from_their_margins(wrong):
     table, _, planted = training(wrong)
-    quality = precision_recall(table["index"][table["issue"]], planted)
+    quality = precision_recall(table["index"][table["flagged"]], planted)
     assert quality.precision > 0.75
     assert quality.recall > 0.85
     assert table["posterior"].sum() == pytest.approx(wrong, abs=max(3, 0.1 * wrong))
@@ -131,69 +132,82 @@ def test_the_posterior_is_that_of_two_normal_groups():
     below = aum < 0
     np.testing.assert_allclose(table["posterior"][below], (low / (low + high))[below], atol=0.12)
     assert (table["posterior"][~below] == 0).all()
-    np.testing.assert_allclose(table["suspicion"], 1 / (1 + np.exp(aum)))
+    np.testing.assert_allclose(table["label_quality"], 1 / (1 + np.exp(-aum)))
 
 
 def test_a_clean_training_set_has_no_issues():
     for seed in range(10):
         table, _, _ = training(0, seed=seed)
-        assert not table["issue"].any()
+        assert not table["flagged"].any()
         assert table["posterior"].sum() == 0
 
 
 def test_a_model_that_learnt_nothing_accuses_no_label():
     aum = np.random.default_rng(0).normal([[-0.7], [-1.3]], 0.1, (2, 500)).ravel()
     zero = np.zeros(1000, int)
-    assert not suspects_from_dynamics(zero, aum, np.full(1000, 0.1), zero + 1)["issue"].any()
-    learnt = suspects_from_dynamics(zero, aum + 1, np.full(1000, 0.1), zero + 1)
-    assert learnt["issue"].sum() == pytest.approx(500, abs=5)
+    assert not label_issues_from_dynamics(zero, aum, np.full(1000, 0.1), zero + 1)["flagged"].any()
+    learnt = label_issues_from_dynamics(zero, aum + 1, np.full(1000, 0.1), zero + 1)
+    assert learnt["flagged"].sum() == pytest.approx(500, abs=5)
 
 
 def test_a_label_that_the_model_believed_on_the_average_is_no_issue():
     _, aum, planted = training(80)
     mean = np.full(4000, 0.9)
     mean[planted[:3]] = 0.1
-    table = suspects_from_dynamics(np.zeros(4000, int), aum, mean, np.ones(4000, int))
-    assert set(table["index"][table["issue"]]) <= set(planted[:3].tolist())
-    assert table["issue"].sum() >= 2
+    table = label_issues_from_dynamics(np.zeros(4000, int), aum, mean, np.ones(4000, int))
+    assert set(table["index"][table["flagged"]]) <= set(planted[:3].tolist())
+    assert table["flagged"].sum() >= 2
 
 
-def test_images_that_were_not_trained_on_are_no_suspects():
+def test_images_that_were_not_trained_on_are_no_issues():
     _, aum, planted = training(80)
     aum[planted[:20]] = np.nan
     mean = np.where(np.isnan(aum), np.nan, 0.2)
-    table = suspects_from_dynamics(np.zeros(4000, int), aum, mean, np.ones(4000, int))
-    assert not table["issue"][planted[:20]].any()
-    assert table["suspicion"][planted[:20]].isna().all()
-    assert table["issue"][planted[20:]].sum() > 50
-    few = suspects_from_dynamics([0, 0], [-1.0, 2.0], [0.1, 0.9], [1, 1])
-    assert not few["issue"].any()
+    table = label_issues_from_dynamics(np.zeros(4000, int), aum, mean, np.ones(4000, int))
+    assert not table["flagged"][planted[:20]].any()
+    assert table["label_quality"][planted[:20]].isna().all()
+    assert table["flagged"][planted[20:]].sum() > 50
+    few = label_issues_from_dynamics([0, 0], [-1.0, 2.0], [0.1, 0.9], [1, 1])
+    assert not few["flagged"].any()
 
 
 def test_the_agreement_of_two_rankings_by_hand():
-    found = suspect_agreement([9, 8, 7, 0, 0, 0], [7, 0, 8, 9, 0, np.nan], top=3)
-    assert found.both.tolist() == [0, 2]  # mean ranks 1 and 1.5
+    found = compare_rankings([-9, -8, -7, 0, 0, 0], [-7, 0, -8, -9, 0, np.nan], top=3)
+    assert found.both == (0, 2)  # mean ranks 1 and 1.5
     assert found.jaccard == 0.5
-    assert found.by_chance == pytest.approx(1.5 / 4.5)
+    assert found.expected_by_chance == pytest.approx(1.5 / 4.5)
     rng = np.random.default_rng(0)
-    drawn = [suspect_agreement(rng.random(300), rng.random(300), top=60) for _ in range(200)]
-    assert np.mean([d.jaccard for d in drawn]) == pytest.approx(drawn[0].by_chance, abs=0.01)
-
-
-def test_precision_and_recall_by_hand():
-    assert precision_recall([1, 2, 2, 3], [3, 4]).precision == pytest.approx(1 / 3)
-    assert precision_recall([1, 2, 3], [3, 4]).recall == 0.5
-    nothing = precision_recall([], [3])
-    assert np.isnan(nothing.precision)
-    assert nothing.recall == 0.0
+    drawn = [compare_rankings(rng.random(300), rng.random(300), top=60) for _ in range(200)]
+    assert np.mean([d.jaccard for d in drawn]) == pytest.approx(drawn[0].expected_by_chance, abs=0.01)
 
 
 def test_what_does_not_fit_is_said_in_one_line():
     with pytest.raises(SightlineError, match=r"aum \(3,\), mean_probability \(2,\)"):
-        suspects_from_dynamics([0, 1], np.zeros(3), np.zeros(2), [1, 0])
+        label_issues_from_dynamics([0, 1], np.zeros(3), np.zeros(2), [1, 0])
     with pytest.raises(SightlineError, match="the top 5 of 2 images"):
-        suspect_agreement([1, 2], [2, 1], top=5)
+        compare_rankings([1, 2], [2, 1], top=5)
     with pytest.raises(SightlineError, match=r"the scores are \(2,\) and \(1,\)"):
-        suspect_agreement([1, 2], [2], top=1)
+        compare_rankings([1, 2], [2], top=1)
     with pytest.raises(SightlineError, match=r"labels are float64 from 0\.5 to 1\.0"):
-        label_suspects([0.5, 1.0], [[0.5, 0.5], [0.5, 0.5]])
+        find_label_issues([0.5, 1.0], [[0.5, 0.5], [0.5, 0.5]])
+
+
+def test_a_list_has_the_flagged_images_first_and_at_least_ten():
+    labels, p, _ = noisy(600, wrong=0.2)
+    table = find_label_issues(labels, p)
+    found = list_label_issues(table, IssueMethod.CONFIDENT_LEARNING)
+    flagged = table[table["flagged"]]
+    assert found.flagged == found.estimated == len(flagged) > 10
+    assert len(found.rows) == len(flagged)
+    expected = flagged.sort_values("label_quality", kind="stable")
+    assert [row.index for row in found.rows] == expected["index"].tolist()
+    assert [row.label_quality for row in found.rows] == expected["label_quality"].tolist()
+    clean, _, _ = training(0)
+    listed = list_label_issues(clean, IssueMethod.MARGIN)
+    assert (listed.flagged, listed.estimated) == (0, None)
+    assert [row.index for row in listed.rows] == clean.nsmallest(10, "label_quality")["index"].tolist()
+
+
+def test_with_one_class_every_label_fits():
+    table = find_label_issues([0, 0], [[1.0], [1.0]])
+    assert table[["suggested", "label_quality", "flagged"]].values.tolist() == [[0, 1.0, False]] * 2

@@ -56,7 +56,7 @@ def test_decisions_come_back_as_they_were_written(tmp_path):
 
 def test_images_are_relabelled_and_dropped_and_the_data_stays_as_it_was():
     data = small()
-    mended = apply_decisions(
+    corrected = apply_decisions(
         data,
         decided(
             data,
@@ -66,12 +66,12 @@ def test_images_are_relabelled_and_dropped_and_the_data_stays_as_it_was():
             Decision("test", 2, "relabel", "ant"),
         ),
     )
-    assert mended.train.labels.tolist() == [0, 1, 2, 2, 2]
-    np.testing.assert_array_equal(mended.train.images, data.train.images[[0, 2, 3, 4, 5]])
-    assert mended.test.labels.tolist() == [0, 1, 0]
-    assert mended.test.images is data.test.images
+    assert corrected.train.labels.tolist() == [0, 1, 2, 2, 2]
+    np.testing.assert_array_equal(corrected.train.images, data.train.images[[0, 2, 3, 4, 5]])
+    assert corrected.test.labels.tolist() == [0, 1, 0]
+    assert corrected.test.images is data.test.images
     assert data.train.labels.tolist() == [0, 0, 1, 1, 2, 2]
-    assert (mended.name, mended.class_names) == ("small", ("ant", "bee", "cat"))
+    assert (corrected.name, corrected.class_names) == ("small", ("ant", "bee", "cat"))
 
 
 def test_planted_truth_stays_true():
@@ -81,7 +81,7 @@ def test_planted_truth_stays_true():
     right = np.setdiff1d(np.arange(len(data.train)), truth.wrong_labels)
     leak = next(pair for pair in truth.leaks if pair[1] not in (first, second, right[0], right[1]))
     other = data.class_names[(data.train.labels[right[1]] + 1) % 10]
-    mended = apply_decisions(
+    corrected = apply_decisions(
         data,
         decided(
             data,
@@ -92,14 +92,14 @@ def test_planted_truth_stays_true():
         ),
     )
     kept = np.setdiff1d(np.arange(len(data.train)), [right[0], leak[1]])
-    old = kept[mended.truth.wrong_labels]
+    old = kept[corrected.truth.wrong_labels]
     assert set(old) == set(truth.wrong_labels) - {first, leak[1]} | {right[1]}
     drawn = dict(zip(truth.wrong_labels, truth.true_labels, strict=True)) | {
         right[1]: data.train.labels[right[1]]
     }
-    assert mended.truth.true_labels.tolist() == [drawn[i] for i in old]
-    assert len(mended.truth.train_masks) == len(mended.train)
-    assert len(mended.truth.leaks) == len(truth.leaks) - 1
+    assert corrected.truth.true_labels.tolist() == [drawn[i] for i in old]
+    assert len(corrected.truth.train_masks) == len(corrected.train)
+    assert len(corrected.truth.leaks) == len(truth.leaks) - 1
 
 
 def test_decisions_about_other_data_are_refused():
@@ -153,12 +153,15 @@ def test_a_file_that_is_no_such_file_is_one_clear_line(tmp_path):
     good = {"format": "sightline-fixes", "version": 1, "data": fingerprint(small()), "decisions": []}
     cases = [
         (None, "is not there; export it from the report"),
-        ("{", "is not JSON"),
-        ("[]", 'has no "format": "sightline-fixes"'),
+        ("{", "is damaged .Invalid JSON: EOF while parsing"),
+        ("[]", "is damaged .Input should be an object"),
         (json.dumps(good | {"version": 2}), "is of version 2; this Sightline reads version 1"),
-        (json.dumps({k: v for k, v in good.items() if k != "data"}), r"is damaged \(KeyError: 'data'\)"),
-        (json.dumps(good | {"decisions": [{"index": 1}]}), r"is damaged \(KeyError: 'split'\)"),
-        (json.dumps(good | {"decisions": [3]}), r"is damaged \(TypeError: 3 is no decision\)"),
+        (json.dumps({k: v for k, v in good.items() if k != "data"}), r"is damaged \(data: Field required\)"),
+        (
+            json.dumps(good | {"decisions": [{"index": 1}]}),
+            r"is damaged \(decisions.0.split: Field req",
+        ),
+        (json.dumps(good | {"decisions": [3]}), r"is damaged \(decisions.0: Input should be an object\)"),
         (
             json.dumps(good | {"decisions": [{"split": "test", "index": 9, "action": "keep"}]}),
             "fixes.json: decision 1 of 1: test image 9; 3 images allow 0 to 2",

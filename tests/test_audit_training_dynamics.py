@@ -8,17 +8,8 @@ import statistics
 import numpy as np
 import pytest
 
-from sightline.audit import (
-    area_under_margin,
-    average_precision,
-    cartography,
-    check_planted,
-    forgetting_events,
-    rank_by_dynamics,
-)
-from sightline.data import load_data
+from sightline.audit.training_dynamics import area_under_margin, cartography, forgetting_events
 from sightline.errors import SightlineError
-from sightline.predictions import Predictions
 
 
 @pytest.fixture
@@ -78,51 +69,6 @@ def test_the_map_of_the_data_is_mean_spread_and_share_of_right_epochs(margins, s
     np.testing.assert_allclose(found["spread"], by_hand(probabilities, statistics.pstdev), rtol=1e-9)
     shares = by_hand(margins, lambda column: statistics.fmean(margin > 0 for margin in column))
     np.testing.assert_allclose(found["correctness"], shares, rtol=1e-12)
-
-
-def test_the_ranking_holds_every_image_that_was_seen_with_its_own_values(margins, seen):
-    probabilities = np.where(seen, 0.25, np.nan)
-    table = rank_by_dynamics(margins, probabilities)
-    assert sorted(table["index"]) == [index for index in range(40) if index != 3]
-    assert table["aum"].is_monotonic_increasing
-    assert set(table["index"][:5]) == set(range(10, 15))
-    np.testing.assert_array_equal(table["aum"], area_under_margin(margins)[table["index"]])
-    assert (table["p_mean"] == 0.25).all()
-    assert (table["p_std"] == 0).all()
-    shares = np.nanmean(np.where(seen, margins > 0, np.nan)[:, table["index"]], axis=0)
-    np.testing.assert_allclose(table["correctness"], shares)
-
-
-def test_average_precision_is_the_mean_of_the_precisions_where_something_is_found():
-    rng = np.random.default_rng(0)
-    order, wanted = rng.permutation(50), rng.choice(50, 7, replace=False)
-    precisions, hits = [], 0
-    for place, index in enumerate(order, start=1):
-        if index in wanted:
-            hits += 1
-            precisions.append(hits / place)
-    assert average_precision(order, wanted) == pytest.approx(sum(precisions) / 7)
-    assert average_precision(np.arange(9), np.arange(4)) == 1
-    assert math.isnan(average_precision(order, np.array([], int)))
-
-
-def test_wrong_labels_by_margin_stand_beside_those_by_loss():
-    data = load_data("shapes", limit=200)
-    truth, count = data.truth, len(data.train)
-    wrong = truth.wrong_labels
-    logits = np.random.default_rng(0).normal(size=(count, 10))
-    train = Predictions(logits, data.train.labels, data.class_names)
-    test = Predictions(np.eye(10)[data.test.labels] * 4.0, data.test.labels, data.class_names)
-    margins = np.full((3, count), 2.0)
-    margins[:, wrong] = -1.0  # in every epoch
-    margins[:, next(index for index in range(count) if index not in wrong)] = np.nan  # held out
-    loss, margin = check_planted(truth, train, test, truth.test_masks.astype(float), margins)[:2]
-    assert loss["value"] != margin["value"]
-    assert margin["value"] == f"{len(wrong)} of {len(wrong)}, average precision 1.000"
-    places = sorted(1 + int((train.loss > train.loss[index]).sum()) for index in wrong)
-    precisions = [hits / place for hits, place in enumerate(places, start=1)]
-    expected = statistics.fmean(precisions)
-    assert margin["expected"] == f"average precision {expected:.3f} by the largest loss"
 
 
 def test_dynamics_of_no_epoch_are_an_error():
