@@ -36,7 +36,7 @@ def test_the_example_in_python_runs(monkeypatch):
     [
         "README.md",
         "CONTRIBUTING.md",
-        *(f"docs/{name}.md" for name in ("design", "explanations", "report", "training")),
+        *(f"docs/{name}.md" for name in ("design", "explanations", "glossary", "report", "training")),
     ],
 )
 def test_links_lead_to_files(page):

@@ -190,6 +190,16 @@ def test_pairs_between_the_splits_come_first_and_the_accuracy_without_them_is_sa
     assert words.count("same label") == 1
 
 
+def test_when_every_test_image_was_copied_from_training_no_accuracy_is_left(audited):
+    number = len(audited.predictions)
+    found = dataclasses.replace(audited.audit.duplicates, leaked=number, accuracy_without=None)
+    result = dataclasses.replace(audited.audit.result, duplicates=found)
+    audit = dataclasses.replace(audited.audit, result=result)
+    section = causes.duplicates_section(dataclasses.replace(audited, audit=audit))
+    assert section.lead.startswith(f"{number} test images have a near-duplicate in the training set")
+    assert section.lead.endswith("No test image is left without them.")
+
+
 def test_without_pictures_the_gallery_says_so_and_lists_the_costliest_mistakes(run):
     note, tool, details = gallery_section(run).blocks
     assert note.text.startswith("No pictures here")

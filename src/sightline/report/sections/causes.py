@@ -19,7 +19,10 @@ from sightline.report.run_data import RunData
 
 _GROUP = "Causes"
 LABEL_ISSUES = Heading(
-    "Label issues", "label-issues", _GROUP, terms=("Label issue", "Label quality", "Area under the margin")
+    "Label issues",
+    "label-issues",
+    _GROUP,
+    terms=("Label issue", "Label quality", "Area under the margin", "Forgetting"),
 )
 DUPLICATES = Heading(
     "Near-duplicates", "near-duplicates", _GROUP, terms=("Near-duplicate", "Leak", "Expected by chance")

@@ -45,7 +45,15 @@ from sightline.stats import wilson_interval
 
 SUMMARY = Heading(
     *("Summary", "summary", "Overview"),
-    terms=("Confidence interval", "Error budget", "Label issue", "Near-duplicate", "Shortcut", "Ambiguity"),
+    terms=(
+        "Confidence interval",
+        "Error budget",
+        "Label issue",
+        "Near-duplicate",
+        "Shortcut",
+        "Ambiguity",
+        "Test-time augmentation",
+    ),
 )
 _GROUND_TRUTH = Heading("Ground truth", "ground-truth", "Trust", terms=("Ground truth", "Expected by chance"))
 _PROVENANCE = Heading("How this was made", "how-this-was-made", "Record")
