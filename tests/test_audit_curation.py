@@ -152,7 +152,7 @@ def test_a_file_that_is_no_such_file_is_one_clear_line(tmp_path):
     path = tmp_path / "fixes.json"
     good = {"format": "sightline-fixes", "version": 1, "data": fingerprint(small()), "decisions": []}
     cases = [
-        (None, "is not there; export it from the report"),
+        (None, "is missing; export it from the report"),
         ("{", "is damaged .Invalid JSON: EOF while parsing"),
         ("[]", "is damaged .Input should be an object"),
         (json.dumps(good | {"version": 2}), "is of version 2; this Sightline reads version 1"),

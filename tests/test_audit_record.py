@@ -139,7 +139,7 @@ def test_damaged_tables_and_neighbors_are_one_line(folder, audit):
 @pytest.mark.parametrize("name", ["audit.json", "audit_test.parquet", "audit_train.parquet"])
 def test_a_missing_file_says_how_to_get_it(folder, name):
     (folder / name).unlink()
-    with pytest.raises(NotFoundError, match=rf"{name} is not there; 'sightline audit .*' writes it"):
+    with pytest.raises(NotFoundError, match=rf"{name} is missing; 'sightline audit .*' writes it"):
         read_audit(folder)
 
 

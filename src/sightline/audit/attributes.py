@@ -36,7 +36,8 @@ def image_attributes(images: np.ndarray) -> pd.DataFrame:
     Laplacian of the luminance, relative to its contrast, so that it does not count contrast again; 0 for
     an image of one colour. entropy: of the histogram of luminance in 32 bins, in bits, [0, 5].
 
-    Raises SightlineError for anything but uint8 (N, H, W, 3).
+    Raises:
+        InputError: The images are anything but uint8 (N, H, W, 3).
     """
     import pandas as pd
 
@@ -91,7 +92,8 @@ def evidence_attributes(maps: np.ndarray, masks: np.ndarray | None = None) -> pd
     mass, 0..8; cell_mass: how much that is. background: mass outside of `masks`, (N, h, w) bool, only if
     they are given. A map without positive evidence has NaN, and cell -1.
 
-    Raises SightlineError for arrays of other shapes.
+    Raises:
+        InputError: The arrays are of other shapes.
     """
     import pandas as pd
 

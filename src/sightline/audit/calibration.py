@@ -7,7 +7,7 @@ A model is calibrated if, of the images that it is 80 % sure of, 80 % are right 
     0.1
 
 A measured error is never zero, because accuracy in a bin is counted on few images: `calibration_noise`
-says what a perfectly calibrated model with these very confidences would show.
+is what a perfectly calibrated model with these very confidences would show.
 
 One number corrects the confidence: divide the logits by a temperature (Guo 2017).
 

@@ -20,8 +20,14 @@ _LISTED = 200  # pairs
 def confusion_pairs(predictions: Predictions, limit: int | None = None) -> pd.DataFrame:
     """List the pairs (true class, predicted class) that occur, the most frequent first.
 
-    Columns: true, predicted (class numbers), count, share (of the true class's images), interval_low,
-    interval_high (Wilson, 95 %), median_loss, reverse (how often predicted was taken for true), p_direction.
+    Args:
+        predictions: Of N images.
+        limit: Return this many pairs at most.
+
+    Returns:
+        Columns: true, predicted (class numbers), count, share (of the true class's images), interval_low,
+        interval_high (Wilson, 95 %), median_loss, reverse (how often predicted was taken for true),
+        p_direction.
 
     p_direction is the two-sided p of "both ways are equally likely for an image of their class": given the
     sum of both counts, count is binomial with the first class's share of the two classes' images
@@ -50,11 +56,19 @@ def confusion_pairs(predictions: Predictions, limit: int | None = None) -> pd.Da
 
 
 def frequent_pairs(predictions: Predictions, pairs: pd.DataFrame, *, level: float = 0.05) -> np.ndarray:
-    """Return the mistakes that belong to a pair of classes confused more often than chance, (N,) bool.
+    """Return the mistakes in pairs of classes that are confused more often than expected by chance.
 
-    pairs: of `confusion_pairs`, all of them. Chance: each mistake of a class goes to any other class alike,
-    so that a pair's count is binomial with 1 / (C - 1). The one-sided p-values are corrected by Holm's method
-    for all pairs that could occur. With two classes there is but one pair, and none stands out.
+    By chance each mistake of a class goes to any other class alike, so that a pair's count is binomial with
+    1 / (C - 1). The one-sided p-values are corrected by Holm's method for all pairs that could occur. With
+    two classes there is but one pair, and none stands out.
+
+    Args:
+        predictions: Of N images.
+        pairs: Of `confusion_pairs`, all of them.
+        level: The chance of any pair at all where mistakes go anywhere alike.
+
+    Returns:
+        (N,) bool.
     """
     from scipy.stats import binom
 

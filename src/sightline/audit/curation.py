@@ -139,7 +139,7 @@ def read_decisions(path: str | Path) -> Decisions:
     try:
         content = Path(path).read_bytes()
     except FileNotFoundError:
-        raise NotFoundError(f"{path} is not there; export it from the report's list of decisions") from None
+        raise NotFoundError(f"{path} is missing; export it from the report's list of decisions") from None
     try:
         header = _HEADER.validate_json(content, strict=True)
         if header.format != FORMAT:
@@ -215,7 +215,7 @@ def _problem(decision: Decision, data: Mapping[str, Any]) -> str | None:
 
 
 def _check_fingerprint(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> None:
-    """Raise if the decisions are about other data. The name may differ: it says where, not what."""
+    """Raise if the decisions are about other data. The name may differ: it is where, not what."""
     for word in SplitName:
         if mine[word] != theirs[word]:
             raise InputError(

@@ -59,9 +59,9 @@ def confident_joint(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray
     whose threshold it reaches, and for none if it reaches none. What is off the diagonal estimates how
     often one class is labelled as another.
     """
-    places, classes = _confident_class(labels, probabilities), probabilities.shape[1]
-    known = places >= 0
-    cells = labels[known] * classes + places[known]
+    confident, classes = _confident_class(labels, probabilities), probabilities.shape[1]
+    known = confident >= 0
+    cells = labels[known] * classes + confident[known]
     return np.bincount(cells, minlength=classes**2).reshape(classes, classes)
 
 
@@ -73,8 +73,8 @@ def off_diagonal(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
     thresholds but not that of its most probable class: cleanlab then counts that class, eq. 1 the most
     probable of those it reached.
     """
-    places = _confident_class(labels, probabilities)
-    return (places >= 0) & (places != labels) & (probabilities.argmax(axis=1) != labels)
+    confident = _confident_class(labels, probabilities)
+    return (confident >= 0) & (confident != labels) & (probabilities.argmax(axis=1) != labels)
 
 
 def noise_rate_pruning(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
@@ -171,7 +171,7 @@ def label_issues_from_dynamics(
         labels: (N,) classes.
         aum: (N,) area under the margin, in logits (Pleiss 2020); NaN where an image was not trained on.
         mean_probability: (N,) of the label over the epochs; NaN where an image was not trained on.
-        suggested: (N,) what the model says in the label's place.
+        suggested: (N,) the class that the model names instead.
 
     Returns:
         A row for each image in data order. label_quality: 1 / (1 + exp(-aum)), the share that the label gets
@@ -273,5 +273,5 @@ def list_label_issues(table: pd.DataFrame, method: IssueMethod) -> LabelIssueLis
         )
         for row in ranked.head(min(_LISTED, max(_AT_LEAST, flagged))).to_dict("records")
     )
-    # A mixture that found no second group says nothing of the number; a list without flags says 0.
+    # A mixture that found no second group gives no number; another list without flags gives 0.
     return LabelIssueList(method, flagged, estimated if estimated or "posterior" not in table else None, rows)

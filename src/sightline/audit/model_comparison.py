@@ -1,4 +1,4 @@
-"""Is B better than A on the same images: fixed, broken, churned, and whether chance explains it.
+"""Is B better than A on the same images: fixed, broken, churned, and whether chance alone explains it.
 
 >>> labels, names = np.array([0, 1, 1, 0]), ("a", "b")
 >>> a = Predictions(np.eye(2)[[0, 1, 0, 1]], labels, names)
@@ -27,11 +27,19 @@ if TYPE_CHECKING:
 class Comparison:
     """Two models' predictions on the same images.
 
-    fixed, broken, churned: indices of the images that only B gets right, that only A gets right, and that
-    both get wrong in different ways; together all images whose prediction changed. accuracy_a,
-    accuracy_b: in [0, 1]. difference: b - a, with its 95 % interval. p: exact McNemar test (two-sided)
-    of "fixed and broken are equally likely". per_class: a row for each class: label, count, a, b, difference,
-    interval_low, interval_high, fixed, broken (NaN shares for a class without images).
+    Together fixed, broken and churned are all images whose prediction changed.
+
+    Attributes:
+        fixed: Indices of the images that only B gets right.
+        broken: Indices of the images that only A gets right.
+        churned: Indices of the images that both get wrong in different ways.
+        accuracy_a: In [0, 1].
+        accuracy_b: In [0, 1].
+        difference: Accuracy of B minus that of A.
+        interval: Of the difference, 95 %.
+        p: Exact McNemar test (two-sided) of "fixed and broken are equally likely".
+        per_class: A row for each class: label, count, a, b, difference, interval_low, interval_high, fixed,
+            broken (NaN shares for a class without images).
     """
 
     fixed: np.ndarray

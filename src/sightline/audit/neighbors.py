@@ -146,7 +146,14 @@ def nearest_neighbors(
     Exact, by matrix products in blocks of a bounded size; equal cosines stand in the order of the keys. A
     row of zeros has cosine 0 with all others.
 
-    Raises SightlineError if the arrays do not fit each other, k is not in 1..N, or a value is not finite.
+    Args:
+        queries: (M, D).
+        keys: (N, D).
+        k: How many neighbors, 1 to N.
+        rows: (M,) what the queries are called in the result; 0 to M - 1 by default.
+
+    Raises:
+        InputError: The arrays do not fit each other, k is not in 1..N, or a value is not finite.
 
     >>> near = nearest_neighbors(np.array([[1.0, 0.1]]), np.array([[0.0, 1.0], [2.0, 0.0], [1.0, 1.0]]), k=2)
     >>> near.indices.tolist(), near.similarity.round(2).tolist()

@@ -277,7 +277,7 @@ def read_audit(folder: str | Path) -> Audit:
         path = folder / NEIGHBORS_FILE
         near = _read_neighbors(path) if path.exists() else None
     except FileNotFoundError:
-        raise NotFoundError(f"{path} is not there; 'sightline audit {folder}' writes it") from None
+        raise NotFoundError(f"{path} is missing; 'sightline audit {folder}' writes it") from None
     except (OSError, ValueError, KeyError, EOFError, NotImplementedError, zipfile.BadZipFile) as error:
         if isinstance(error, DamagedFileError):
             raise

@@ -5,9 +5,9 @@
     [fix.title for fix in result.fixes if fix.kind is FixKind.RELABEL]
 
 Plain Python values only: `audit.json` is written and read by one adapter, `ADAPTER`, which also checks it.
-Shares and probabilities are in [0, 1] unless said, intervals are (low, high) at 95 %, images are named by
-their index in their split. What cannot be computed is None. Tables with a row for each image are in
-`record.Audit`.
+Shares and probabilities are in [0, 1] where nothing else is stated, intervals are (low, high) at 95 %, images
+are named by their index in their split. What cannot be computed is None. Tables with a row for each image are
+in `record.Audit`.
 
 Every enumeration that the audit, its file and the report have in common is defined here and nowhere else.
 """
@@ -294,7 +294,7 @@ class LabelIssue:
     Attributes:
         index: In its split.
         label: The class that it is labelled.
-        suggested: The class that the model names in the label's place.
+        suggested: The class that the model names instead.
         label_quality: Low is bad; None for an image that was not trained on.
         flagged: On the short list, to be read first.
     """

@@ -9,7 +9,7 @@ scored by how much more often their images are wrong than all others (a z-score 
 has to stand out from the other images that meet its one condition, and from those that meet its other:
 it is not found because one of the two alone is. The best go on, each only if at least half of its
 mistakes are not in a better one: what explains the same mistakes is not found twice. Conditions that can
-be said in words come first; groups of images that look alike to the model follow with what is left over.
+be put into words come first; groups of images that look alike to the model follow with what is left over.
 
 The held-out half has had no say in this. There, each of the slices is tested once by Fisher's exact test
 (one-sided) against all other images; one within a class, against the others of that class. The p-values
@@ -68,9 +68,12 @@ _LISTED = 200  # images of a slice
 class Condition:
     """What an image can be described by.
 
-    kind: conditions of one kind are never combined. words: end a sentence that begins with "images".
-    members: (N,) bool, the images that meet it. aside: whether it says that evidence lies where no
-    object has to be: at the border, in a corner, on the background.
+    Attributes:
+        kind: Conditions of one kind are never combined.
+        words: They end a sentence that begins with "images".
+        members: (N,) bool, the images that meet it.
+        aside: Whether its evidence lies where no object has to be: at the border, in a corner, on the
+            background.
     """
 
     kind: str
@@ -270,7 +273,7 @@ def _joined(words: Sequence[str]) -> str:
 def _common_place(
     conditions: Sequence[Condition], own: Sequence[Condition], mistakes: np.ndarray
 ) -> Condition | None:
-    """The cell of two thirds of the mistakes, if `own` tells of their evidence and not of its cell."""
+    """The cell of two thirds of the mistakes, if `own` is about their evidence and not about its cell."""
     kinds = {one.kind for one in own}
     cells = [one for one in conditions if one.kind == "cell"]
     if not cells or "cell" in kinds or kinds.isdisjoint(EVIDENCE):
@@ -289,9 +292,9 @@ def _common_class(conditions: Sequence[Condition], own: Sequence[Condition], mis
     return f"; {max(shares)} of its {int(mistakes.sum())} mistakes are {words}"
 
 
-_GAIN = {"cell": 1.2, "predicted": 1.05}  # of words for about the same images, those that tell more
+_GAIN = {"cell": 1.2, "predicted": 1.05}  # of words for about the same images, those that mean more
 _NAMED, _GROUPS = 8, 4  # slices in words, and with groups of alike images, that go on to the held-out half
-_SCORE, _BESIDE = 3.0, 2.0  # standard errors that a candidate is apart from all others; a pair from either
+_SCORE, _APART = 3.0, 2.0  # standard errors that a candidate is apart from all others; a pair from either
 _FEWEST = 5  # images in either half, and in the group that a pair is compared with
 
 
@@ -379,7 +382,7 @@ def _candidates(
 def _scores(
     members: np.ndarray, wrong: np.ndarray, conditions: Sequence[Condition], smallest: int, min_lift: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The score of each pair of conditions, of each alone on the diagonal, and which can be said in words.
+    """The score of each pair of conditions, of each alone on the diagonal, and which can be put into words.
 
     Both are (C, C). The score is minus infinity for what is no slice.
     """
@@ -388,7 +391,7 @@ def _scores(
     errors = (inside * wrong[:, None]).T @ inside
     total, mistakes = len(wrong), wrong.sum()
     alone_count, alone_errors = count.diagonal()[:, None], errors.diagonal()[:, None]
-    beside = _z(errors, count, alone_errors - errors, alone_count - count)  # row: the wider condition
+    apart_from_one = _z(errors, count, alone_errors - errors, alone_count - count)  # row: the wider condition
     pair = ~np.eye(len(count), dtype=bool)
     kinds = np.array([condition.kind for condition in conditions])
     is_class = np.isin(kinds, CLASSES)
@@ -398,8 +401,8 @@ def _scores(
     allowed = families[:, None] != families[None]
     np.fill_diagonal(allowed, ~is_class)
     left = np.where(pair, alone_count - count, total - count)  # row: of the wider condition, without the pair
-    apart = (left >= _FEWEST) & (~pair | (beside >= _BESIDE))
-    # Hardly any are left: a class is still worth telling, as it says what the others are taken for.
+    apart = (left >= _FEWEST) & (~pair | (apart_from_one >= _APART))
+    # Hardly any are left: a class is still worth a word: it is what the others are taken for.
     apart |= pair & (left < _FEWEST) & is_class[None]
     rate, rest = errors / np.maximum(count, 1), (mistakes - errors) / np.maximum(total - count, 1)
     allowed &= apart & apart.T & (count >= smallest) & (rate >= min_lift * rest)

@@ -1,4 +1,4 @@
-"""What the course of training says of each training image: wrong label, hard or easy, at no further cost.
+"""What the course of training shows of each training image: wrong label, hard or easy, at no further cost.
 
 Arrays are (E, N), epochs by images, as `predictions.Dynamics` holds them, with NaN where an image was not
 trained on: the result of an image is that of the epochs that saw it, and NaN if none did.
@@ -47,13 +47,19 @@ def forgetting_events(correct: np.ndarray) -> np.ndarray:
 
 
 def cartography(probabilities: np.ndarray, correct: np.ndarray) -> pd.DataFrame:
-    """Return each image's place on the map of the data (Swayamdipta 2020, section 2).
+    """Return where each image lies on the map of the data (Swayamdipta 2020, section 2).
 
-    probabilities: (E, N) of the label. correct: (E, N), bool, or floats 1, 0 and NaN. Columns: mean over the
-    epochs, which they call confidence; spread, the standard deviation over the epochs (divided by E), their
-    variability; correctness, the share of the epochs in which the image was right. Easy to learn is a high
-    mean with a low spread, ambiguous a high spread, hard to learn a low mean with a low spread: wrong labels
-    are among those.
+    Easy to learn is a high mean with a low spread, ambiguous a high spread, hard to learn a low mean with a
+    low spread: wrong labels are among those.
+
+    Args:
+        probabilities: (E, N) of the label.
+        correct: (E, N), bool, or floats 1, 0 and NaN.
+
+    Returns:
+        Columns: mean over the epochs, which they call confidence; spread, the standard deviation over the
+        epochs (divided by E), their variability; correctness, the share of the epochs in which the image was
+        right.
     """
     probabilities = _table(probabilities)
     mean = _mean(probabilities)

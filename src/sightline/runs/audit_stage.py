@@ -115,7 +115,7 @@ def keep_audit(
     found = make_audit(evidence)
     write_audit(run.folder, found)
     write_gallery(run.folder, found, data, maps=(evidence.maps, true_maps))
-    causes = [f"{one.count} {one.cause}" for one in found.error_budget.causes if one.count]
+    causes = [f"{one.cause} {one.count}" for one in found.error_budget.causes if one.count]
     log.info("audit: %s; %d fixes", ", ".join(causes) or "no mistakes", len(found.fixes))
     return found
 
@@ -134,7 +134,7 @@ def out_of_fold(recipe: Recipe, data: Dataset, *, folds: int, device: str = "aut
     The training split is dealt out in `folds` parts of like classes; one model is trained without each.
 
     Args:
-        recipe: What the models are trained by; what it says of data does not count.
+        recipe: What the models are trained by; its data section does not count.
         data: Whose training split is dealt out.
         folds: How many parts.
         device: "auto", "cpu", "cuda" and so on.
@@ -283,7 +283,7 @@ def pictured_rows(audit: Audit) -> np.ndarray:
 
 
 def thumbnails(images: np.ndarray, limit: int = _THUMBNAIL) -> np.ndarray:
-    """Return uint8 images (N, H, W, 3) with no side above `limit` pixels, each block's mean in its place."""
+    """Return uint8 images (N, H, W, 3) with no side above `limit` pixels, of each block its mean."""
     height, width = images.shape[1:3]
     if max(height, width) <= limit:
         return images

@@ -49,7 +49,7 @@ class Pictures:
             for block in blocks_of(part)
             for image in block
         )
-        return np.array([seen.setdefault(digest, place) for place, digest in enumerate(digests)], np.int64)
+        return np.array([seen.setdefault(digest, index) for index, digest in enumerate(digests)], np.int64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,20 +73,20 @@ class AlikePairs:
 
 def alike_pairs(pictures: Pictures, chosen: np.ndarray, *, seed: int) -> list[AlikePairs]:
     """Return the pairs among the pictures at `chosen` that are alike, as they are and mirrored."""
-    prints = [view[chosen] for view in fingerprints(pictures.parts)]
+    prints = [each[chosen] for each in fingerprints(pictures.parts)]
     upright, mirrored, upside_down = prints
     rng = np.random.default_rng(seed)
     sample = rng.permutation(len(chosen))[:_SAMPLE]
     depth = _floor(upside_down[sample], upright, DECOYS)
     decoys = _scored(pictures, chosen, upside_down, upright, depth, np.s_[:, ::-1])[2]
     found = []
-    for view, turn in ((upright, np.s_[:]), (mirrored, np.s_[:, :, ::-1])):
-        floor = max(depth, _floor(view[sample], upright, _PER_PICTURE * len(chosen)))
-        a, b, similarity = _scored(pictures, chosen, view, upright, floor, turn)
-        threshold, chance = chance_threshold(similarity, decoys)
+    for turned, turn in ((upright, np.s_[:]), (mirrored, np.s_[:, :, ::-1])):
+        floor = max(depth, _floor(turned[sample], upright, _PER_PICTURE * len(chosen)))
+        a, b, similarity = _scored(pictures, chosen, turned, upright, floor, turn)
+        threshold, expected = chance_threshold(similarity, decoys)
         kept = similarity >= threshold
-        flags = np.full(kept.sum(), view is mirrored)
-        found.append(AlikePairs(a[kept], b[kept], similarity[kept], flags, chance))
+        flags = np.full(kept.sum(), turned is mirrored)
+        found.append(AlikePairs(a[kept], b[kept], similarity[kept], flags, expected))
     return found
 
 
@@ -96,16 +96,16 @@ def _floor(sample: np.ndarray, keys: np.ndarray, pairs: int) -> float:
     wanted = round(len(similarities) * pairs / max(len(keys) * (len(keys) - 1) / 2, 1))
     if wanted >= len(similarities):
         return -1.0
-    place = len(similarities) - 1 - max(wanted, 1)
-    return float(np.partition(similarities, place)[place])
+    rank = len(similarities) - 1 - max(wanted, 1)
+    return float(np.partition(similarities, rank)[rank])
 
 
 def _scored(
-    pictures: Pictures, chosen: np.ndarray, view: np.ndarray, keys: np.ndarray, floor: float, turn: Any
+    pictures: Pictures, chosen: np.ndarray, turned: np.ndarray, keys: np.ndarray, floor: float, turn: Any
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Pairs whose fingerprints are at least `floor` alike, with the lesser likeness of prints and pixels."""
-    rows, columns = pairs_above(view, keys, floor, upper=True)
-    prints = similarity_of(view, keys, rows, columns)
+    rows, columns = pairs_above(turned, keys, floor, upper=True)
+    prints = similarity_of(turned, keys, rows, columns)
     a, b = chosen[rows], chosen[columns]
     step = max(1, CHUNK // int(np.prod(pictures.parts[0].shape[1:3])))
     pixels = [

@@ -69,13 +69,13 @@ def fingerprints(pictures: Sequence[np.ndarray | ImageFiles]) -> tuple[np.ndarra
     # Both handednesses count alike, so that a pair is as alike when both of its pictures are mirrored.
     mean, moments = (mean + mean[mirror]) / 2, (moments + moments[np.ix_(mirror, mirror)]) / 2
     values, vectors = np.linalg.eigh((moments - np.outer(mean, mean)).astype(np.float64))
-    kept = min(COMPONENTS, max(8, len(flat) // 8))  # fewer pictures cannot tell more directions
+    kept = min(COMPONENTS, max(8, len(flat) // 8))  # fewer pictures do not determine more directions
     values, vectors = values[::-1][:kept], vectors[:, ::-1][:, :kept]
     whiten = (vectors / np.sqrt(np.maximum(values, 1e-6 * values[0] + 1e-12))).astype(np.float32)  # (768, K)
     blank = ~flat.any(axis=1)
     prints = []
-    for view in (order.ravel(), mirror, upside_down):
-        rows = unit_rows(flat @ whiten[view] - mean @ whiten)
+    for turned in (order.ravel(), mirror, upside_down):
+        rows = unit_rows(flat @ whiten[turned] - mean @ whiten)
         rows[blank] = 0
         prints.append(rows)
     return prints[0], prints[1], prints[2]

@@ -134,15 +134,15 @@ def find_near_duplicates(
     # A symmetric picture is found twice; upright comes first, and stays where both are as alike.
     links = links.sort_values("similarity", ascending=False, kind="stable").drop_duplicates(["a", "b"])
     groups = _components(links, len(first))
-    places = np.arange(len(first))
-    in_test = _nearest(links, first, places[len(train) :])
+    every = np.arange(len(first))
+    in_test = _nearest(links, first, every[len(train) :])
     labels = np.concatenate([train.labels, test.labels])
     return NearDuplicates(
         pairs=_named(links, labels, len(train)),
         train_groups=groups[: len(train)],
         test_groups=groups[len(train) :],
         train_nearest=np.where(in_test[: len(train)] >= 0, in_test[: len(train)] - len(train), -1),
-        test_nearest=_nearest(links, first, places[: len(train)])[len(train) :],
+        test_nearest=_nearest(links, first, every[: len(train)])[len(train) :],
         expected_by_chance=sum(one.expected_by_chance for one in found),
     )
 
@@ -167,9 +167,9 @@ def _named(links: pd.DataFrame, labels: np.ndarray, train: int) -> pd.DataFrame:
 
     columns: dict[str, object] = {}
     for end in ("a", "b"):
-        place = links[end].to_numpy(np.int64)
-        columns[f"{end}_split"] = np.where(place < train, TRAIN, TEST)
-        columns[end] = np.where(place < train, place, place - train)
+        index = links[end].to_numpy(np.int64)
+        columns[f"{end}_split"] = np.where(index < train, TRAIN, TEST)
+        columns[end] = np.where(index < train, index, index - train)
     columns["similarity"] = np.clip(links["similarity"].to_numpy(float), 0, 1)
     columns["kind"] = links["kind"].to_numpy()
     columns["same_label"] = labels[links["a"].to_numpy(np.int64)] == labels[links["b"].to_numpy(np.int64)]
@@ -194,16 +194,16 @@ def _components(links: pd.DataFrame, count: int) -> np.ndarray:
 def _nearest(links: pd.DataFrame, first: np.ndarray, members: np.ndarray) -> np.ndarray:
     """The most alike of `members` for each picture, (N,); -1 for none, an exact copy before all others.
 
-    links: the most alike first; their ends stand for all that are equal to them, as `first` (N,) says.
+    links: the most alike first; their ends stand for all that are equal to them, as `first` (N,) shows.
     """
     lowest = np.full(len(first), -1)
     lowest[first[members[::-1]]] = members[::-1]  # of equal ones the lowest, which is written last
     ends = links[["a", "b"]].to_numpy(np.int64)
     source, target = ends.ravel(), ends[:, ::-1].ravel()  # both ways, still the most alike first
-    there = lowest[target] >= 0
-    place, chosen = np.unique(source[there], return_index=True)
+    known = lowest[target] >= 0
+    picture, chosen = np.unique(source[known], return_index=True)
     nearest = lowest.copy()
-    nearest[place] = np.where(lowest[place] >= 0, lowest[place], lowest[target[there][chosen]])
+    nearest[picture] = np.where(lowest[picture] >= 0, lowest[picture], lowest[target[known][chosen]])
     return nearest[first]
 
 

@@ -6,7 +6,7 @@ other there. What decides is whether the edges agree. Both pictures are averaged
 differences between neighbouring cells of the middle of the one are held against the other at every shift
 of up to an eighth of the size, and the best correlation counts. The same candidates with one of the two
 upside down are the decoys. Where objects of one kind stand upright, outlines agree more often than decoys
-tell, so a pair has to stand out from the other candidates, too.
+show, so a pair has to stand out from the other candidates, too.
 """
 
 from __future__ import annotations
@@ -35,9 +35,11 @@ def shifted_pairs(pictures: Pictures, chosen: np.ndarray, features: np.ndarray) 
     cells = np.concatenate([in_chunks(coarse, part) for part in pictures.parts])[chosen]
     similarity = best_shift(cells, a, b)
     decoys = best_shift(cells, a, b, upside_down=True)
-    threshold, chance = chance_threshold(similarity, decoys, own_share=_OWN_SHARE)
+    threshold, expected = chance_threshold(similarity, decoys, own_share=_OWN_SHARE)
     kept = similarity >= threshold
-    return AlikePairs(chosen[a[kept]], chosen[b[kept]], similarity[kept], np.zeros(kept.sum(), bool), chance)
+    return AlikePairs(
+        chosen[a[kept]], chosen[b[kept]], similarity[kept], np.zeros(kept.sum(), bool), expected
+    )
 
 
 def coarse(images: np.ndarray) -> np.ndarray:
@@ -54,7 +56,7 @@ def _edges(cells: np.ndarray) -> np.ndarray:
 def best_shift(cells: np.ndarray, a: np.ndarray, b: np.ndarray, *, upside_down: bool = False) -> np.ndarray:
     """Return the best correlation of the edges in the middle of each a with those of b at any shift, (P,).
 
-    cells: (N, g, g, 3). a, b: (P,) places in it. upside_down: turn a over first.
+    cells: (N, g, g, 3). a, b: (P,) indices of it. upside_down: turn a over first.
     """
     side = cells.shape[1] - 1
     reach = cells.shape[1] // 8  # cells
