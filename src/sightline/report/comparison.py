@@ -216,4 +216,4 @@ def _payload(a: RunData, b: RunData, found: Comparison, rows: Rows) -> Payload:
         "columns": columns.places,
         "enums": {"colors": COLORS},
     }
-    return Payload(manifest, {"columns": columns.base64, **blobs})
+    return Payload(manifest, {"columns": columns.base64, **blobs}, pictures=a.pictures is not None)

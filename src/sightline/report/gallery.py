@@ -74,7 +74,6 @@ SHEET_SIDE = 4096
 # Above this many pixels a sheet is stored at the lower quality, a third smaller.
 _FINE_PIXELS = 12_000_000
 _QUALITY, _LOWER_QUALITY = 75, 60
-_BLANK_SIDE = 32
 
 
 @dataclass(frozen=True)
@@ -110,10 +109,10 @@ def make_sprites(images: np.ndarray, *, limit: int) -> Sprites:
 
 
 def blank_sprites() -> Sprites:
-    """Return one transparent picture for any number of images: without pictures the script is the same."""
+    """Return one transparent line in place of any number of pictures: without them the script is the same."""
     buffer = io.BytesIO()
     Image.new("RGBA", (1, 1)).save(buffer, "WEBP", lossless=True)
-    return Sprites(_BLANK_SIDE, _BLANK_SIDE, 1, 2**31 - 1, (buffer.getvalue(),))
+    return Sprites(32, 1, 1, 2**31 - 1, (buffer.getvalue(),))
 
 
 def _reduce(images: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -151,10 +150,11 @@ _TYPES = {"u1": "u8", "u2": "u16", "u4": "u32", "i1": "i8", "i2": "i16", "i4": "
 
 @dataclass(frozen=True)
 class Payload:
-    """manifest: what is named. blobs: base64 by the id of the element that holds it."""
+    """manifest: what is named. blobs: base64 by the id of its element. pictures: whether there are any."""
 
     manifest: dict[str, Any]
     blobs: dict[str, str]
+    pictures: bool = True
 
     @property
     def json(self) -> str:
@@ -280,7 +280,7 @@ def gallery_payload(run: RunData) -> Payload:
     }
     _add_neighbors(columns, run)
     manifest["columns"] = columns.places
-    return Payload(manifest, {"columns": columns.base64, **blobs})
+    return Payload(manifest, {"columns": columns.base64, **blobs}, pictures=run.pictures is not None)
 
 
 def page_enums() -> dict[str, Any]:

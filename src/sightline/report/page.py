@@ -140,6 +140,7 @@ def render_shell(name: str, sections: Sequence[Section], *, payload: Payload, en
             script=Markup(script),
             script_source=_digest(script),
             gallery=entry == "report",
+            pictures=payload.pictures,
             manifest=Markup(payload.json),
             blobs={name: Markup(text) for name, text in payload.blobs.items()},
         )

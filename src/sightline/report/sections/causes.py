@@ -78,7 +78,8 @@ def _issue(run: RunData, split: SplitName, issue: LabelIssue) -> Card:
     quality = () if issue.label_quality is None else (f"label quality {issue.label_quality:.2f}",)
     title = f"{better}?" if issue.suggested != issue.label else label
     href = view(img=issue.index) if split is SplitName.TEST else view(set="train", train=issue.index)
-    return Card((Thumbs(split, (issue.index,)),), title, (f"label {label}", *quality), href)
+    lines = (f"label {label}", *quality, f"image {issue.index}")
+    return Card((Thumbs(split, (issue.index,)),), title, lines, href)
 
 
 def duplicates_section(run: RunData) -> Section | None:

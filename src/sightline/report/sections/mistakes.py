@@ -64,7 +64,7 @@ def gallery_section(run: RunData) -> Section:
     if run.pictures is None:
         words = "No pictures here: this audit is of the predictions alone. sightline audit RUN adds them."
         lead = (
-            f"All {plural(len(run.predictions), 'test image')} by index, the mistakes with the highest loss "
+            f"All {plural(len(run.predictions), 'test image')}, the mistakes with the highest loss "
             "first. Filter them, open one to see its probabilities, and decide what to do with it."
         )
         blocks.insert(0, Note(words))
