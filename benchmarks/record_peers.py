@@ -44,7 +44,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "tests" / "data" / "peers.npz")
     options = parser.parse_args()
     sys.path.append(str(ROOT / "tests"))
-    from explain_nets import nonlinear, pictures, pooled, seeded
+    from attribution_nets import nonlinear, pictures, pooled, seeded
 
     peers = load_peers(options.peers)
     missing = {"pytorch_grad_cam", "torchcam"} - peers.keys()

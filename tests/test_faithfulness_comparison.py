@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from explain_nets import pictures, pooled, seeded
+from attribution_nets import pictures, pooled, seeded
 from torch import nn
 
 from sightline.attribution import explain

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from explain_nets import nonlinear, pictures, seeded
+from attribution_nets import nonlinear, pictures, seeded
 
 from sightline.errors import SightlineError
 from sightline.faithfulness import (

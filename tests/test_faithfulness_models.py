@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from explain_nets import Staged, nonlinear, pictures, pooled, seeded
+from attribution_nets import Staged, nonlinear, pictures, pooled, seeded
 from torch import nn
 
 from sightline.attribution import explain

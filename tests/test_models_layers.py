@@ -1,5 +1,5 @@
 import pytest
-from explain_nets import Staged, Wrapped
+from attribution_nets import Staged, Wrapped
 from torch import nn
 
 from sightline.errors import SightlineError

@@ -3,7 +3,7 @@ from .attribution import explain_layers as explain_layers
 from .class_contrast import Difference as Difference
 from .class_contrast import class_maps as class_maps
 from .class_contrast import explain_difference as explain_difference
-from .context import Case as Case
+from .context import AttributionContext as AttributionContext
 from .display import colorize as colorize
 from .display import heatmap as heatmap
 from .display import overlay as overlay
@@ -13,13 +13,13 @@ from .inspection import Preflight as Preflight
 from .inspection import preflight as preflight
 from .layers import grid_of_tokens as grid_of_tokens
 from .layers import target_layer as target_layer
+from .methods import METHODS as METHODS
 from .methods.cam import grad_cam as grad_cam
-from .methods.registry import METHODS as METHODS
 
 __all__ = [
     "COMBINATIONS",
     "METHODS",
-    "Case",
+    "AttributionContext",
     "Difference",
     "Explanation",
     "Preflight",

@@ -21,13 +21,13 @@ from torch import nn
 
 from sightline.attribution import validation
 from sightline.attribution.attribution import in_batches
-from sightline.attribution.context import Case
-from sightline.attribution.explanation import Explanation, explanation_of, join
+from sightline.attribution.context import AttributionContext
+from sightline.attribution.explanation import Explanation, join, make_explanation
 from sightline.attribution.layers import Grid, Layer, choose_layer, head_layer, name_of
 from sightline.attribution.methods.cam import hires_cam
 from sightline.attribution.validation import Targets
-from sightline.attribution.wrapped_model import Score, subject_of
-from sightline.errors import SightlineError
+from sightline.attribution.wrapped_model import Score, wrap_model
+from sightline.errors import InputError
 
 
 def class_maps(
@@ -39,34 +39,39 @@ def class_maps(
     grid: Grid | None = None,
     batch_size: int = 64,
 ) -> np.ndarray:
-    """Return the evidence for each class, (B, C, h, w), signed: what `hires_cam` gives for one.
+    """Return the evidence for each class: what `hires_cam` gives for one.
 
-    Where the head is exact (see `preflight`), in closed form: one forward pass and one product for all
-    classes, and a map sums to its logit less its bias. Elsewhere by one backward pass per class from
-    the logits to the layer, and the sum is that only to first order.
+    If the head is exact (see `preflight`), in closed form: one forward pass and one product for all classes,
+    and a map sums to its logit less its bias. Otherwise by one backward pass per class from the logits to
+    the layer, and the sum is that only to first order.
 
-    layer: a name or a module; None for the one that the head pools, or else what `target_layer` finds.
-    The other arguments, and the errors, are those of `explain`.
+    Args:
+        model: As for `explain`, and so are the arguments that are not listed here.
+        images: Float (B, C, H, W).
+        layer: A name or a module; None for the one that the head pools, or else what `target_layer` finds.
+
+    Returns:
+        (B, C, h, w), signed.
     """
     validation.check_images(images)
-    subject = subject_of(model, score)
-    name = name_of(subject.model, layer)
+    wrapped = wrap_model(model, score)
+    name = name_of(wrapped.model, layer)
 
     def visit(some: torch.Tensor) -> np.ndarray:
         nonlocal name  # what the first batch finds serves the others
-        name = name or head_layer(subject, some) or choose_layer(subject, some)
-        return _of_all_classes(Case(subject, some, None, name, grid)).cpu().numpy()
+        name = name or head_layer(wrapped, some) or choose_layer(wrapped, some)
+        return _of_all_classes(AttributionContext(wrapped, some, None, name, grid)).cpu().numpy()
 
-    return np.concatenate(in_batches(subject, images, [], batch_size, visit))
+    return np.concatenate(in_batches(wrapped, images, [], batch_size, visit))
 
 
-def _of_all_classes(case: Case) -> torch.Tensor:
-    activations = case.activations
-    if case.head is not None:
-        weights = case.head.weight.to(activations) / activations[0, 0].numel()  # (C, K)
+def _of_all_classes(context: AttributionContext) -> torch.Tensor:
+    activations = context.activations
+    if context.head is not None:
+        weights = context.head.weight.to(activations) / activations[0, 0].numel()  # (C, K)
         return torch.einsum("ck,bk...->bc...", weights, activations)
-    ones = torch.eye(case.logits.shape[1], device=activations.device)
-    slopes = (case.slopes(one.expand(len(activations), -1)) for one in ones)
+    ones = torch.eye(context.logits.shape[1], device=activations.device)
+    slopes = (context.slopes(one.expand(len(activations), -1)) for one in ones)
     return torch.stack([hires_cam(activations, slope) for slope in slopes], dim=1)
 
 
@@ -74,12 +79,19 @@ def _of_all_classes(case: Case) -> torch.Tensor:
 class Difference:
     """Where the evidence for class a over class b lies, and how much of the difference it accounts for.
 
-    explanation: maps (B, h, w), above 0 where the image speaks for a rather than b, in units of the
-    logit; its targets are a. a, b: (B,) int64. exact: whether the head is linear, so that this is the
-    difference itself and not its linearisation.
-    gap: (B,) y_a - y_b. shown, against: (B,) sums of the map above and below 0. rest: (B,) what is left
-    of the gap: the difference of the biases where exact, else also what bends. So
     gap = shown + against + rest.
+
+    Attributes:
+        explanation: Maps (B, h, w), above 0 where the image speaks for a rather than b, in units of the
+            logit; its targets are a.
+        a: (B,) int64.
+        b: (B,) int64.
+        exact: Whether the head is linear, so that this is the difference itself and not its linearisation.
+        gap: (B,) y_a - y_b.
+        shown: (B,) the sum of the map where it is above 0.
+        against: (B,) the sum of the map where it is below 0.
+        rest: (B,) what is left of the gap: the difference of the biases where exact, otherwise also what is
+            not linear.
     """
 
     explanation: Explanation
@@ -93,7 +105,7 @@ class Difference:
 
     @property
     def share(self) -> np.ndarray:
-        """(B,) shown / gap: above 1 where other regions take some back; NaN where a does not lead."""
+        """(B,) shown / gap: above 1 where other regions speak against a; NaN where y_a is not above y_b."""
         return np.divide(self.shown, self.gap, out=np.full_like(self.gap, np.nan), where=self.gap > 0)
 
 
@@ -110,37 +122,43 @@ def explain_difference(
 ) -> Difference:
     """Map the evidence for class a over class b: for a mistake, the predicted class over the true one.
 
-    a, b: as `targets` of `explain`; a may be None, the predicted class. The map is the gradient of
-    y_a - y_b times the activations; behind an exact head, (w_a - w_b) . A / N.
-    layer: a name or a module; None for the one that an exact head pools, or else what `target_layer`
-    finds. The other arguments are those of `explain`.
+    The map is the gradient of y_a - y_b times the activations; behind an exact head, (w_a - w_b) . A / N.
 
-    Raises SightlineError as `explain` does, and if a and b are the same class for an image.
+    Args:
+        model: As for `explain`, and so are the arguments that are not listed here.
+        images: Float (B, C, H, W).
+        a: As `targets` of `explain`; None for the predicted class.
+        b: As `targets` of `explain`.
+        layer: A name or a module; None for the one that an exact head pools, or else what `target_layer`
+            finds.
+
+    Raises:
+        InputError: An argument does not fit, or a and b are the same class for an image.
     """
     validation.check_images(images)
-    subject = subject_of(model, score)
-    name = name_of(subject.model, layer)
+    wrapped = wrap_model(model, score)
+    name = name_of(wrapped.model, layer)
 
     def visit(some: torch.Tensor, first: Targets | None, second: Targets) -> tuple:
         nonlocal name  # what the first batch finds serves the others
-        name = name or head_layer(subject, some) or choose_layer(subject, some)
-        case = Case(subject, some, first, name, grid)
-        others = validation.choose_classes(second, case.logits)
-        _check_differ(case.targets, others)
-        count = case.logits.shape[1]
-        slopes = case.slopes(F.one_hot(case.targets, count) - F.one_hot(others, count))
-        maps = hires_cam(case.activations, slopes)
-        found = explanation_of(maps, slopes, case.targets, case.logits, some, "difference", name)
-        return found, others.cpu().numpy(), case.affine
+        name = name or head_layer(wrapped, some) or choose_layer(wrapped, some)
+        context = AttributionContext(wrapped, some, first, name, grid)
+        others = validation.choose_classes(second, context.logits)
+        _check_differ(context.targets, others)
+        count = context.logits.shape[1]
+        slopes = context.slopes(F.one_hot(context.targets, count) - F.one_hot(others, count))
+        maps = hires_cam(context.activations, slopes)
+        found = make_explanation(maps, slopes, context.targets, context.logits, some, "difference", name)
+        return found, others.cpu().numpy(), context.head is not None
 
-    explanations, others, exact = zip(*in_batches(subject, images, [a, b], batch_size, visit), strict=True)
+    explanations, others, exact = zip(*in_batches(wrapped, images, [a, b], batch_size, visit), strict=True)
     return _difference(join(explanations), np.concatenate(others), all(exact))
 
 
 def _check_differ(a: torch.Tensor, b: torch.Tensor) -> None:
     same = (a == b).nonzero()[:, 0].tolist()
     if same:
-        raise SightlineError(
+        raise InputError(
             f"a and b are both class {int(b[same[0]])} for {len(same)} of {len(b)} images; pass two classes, "
             "and only images where they differ"
         )

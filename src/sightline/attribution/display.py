@@ -11,26 +11,34 @@ import functools
 
 import numpy as np
 
-from sightline.errors import SightlineError
+from sightline.errors import InputError
 
 # Equal steps of heat look like equal steps: no false edges, and readable for the colour-blind.
 COLOR_MAPS = ("inferno", "viridis", "magma", "plasma", "cividis")
 
 
 def heatmap(maps: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
-    """Turn signed maps (B, h, w) into heat maps (B, H, W), float32 in [0, 1]; `size` is (H, W).
+    """Turn signed maps into heat maps.
 
-    ReLU, bilinear resize with half-pixel centres (as torch's `interpolate` with
-    `align_corners=False`), division by the map's own maximum. A map without positive evidence,
-    or with a value that is not finite, becomes zeros. Volumes (B, d, h, w) become (B, D, H, W).
+    ReLU, linear resize with half-pixel centres (as torch's `interpolate` with `align_corners=False`),
+    division by the map's own maximum. A map without positive evidence, or with a value that is not finite,
+    becomes zeros.
 
-    Raises SightlineError if `maps` is neither, or `size` is not of as many lengths.
+    Args:
+        maps: (B, h, w), or (B, d, h, w) of volumes.
+        size: (H, W), or (D, H, W).
+
+    Returns:
+        (B, H, W) or (B, D, H, W), float32 in [0, 1].
+
+    Raises:
+        InputError: `maps` is neither, or `size` is not of as many lengths.
     """
     maps = np.asarray(maps)
     if maps.ndim not in (3, 4) or 0 in maps.shape[1:]:
-        raise SightlineError(f"maps are {maps.shape}; a heat map needs (B, h, w), a single map maps[None]")
+        raise InputError(f"maps are {maps.shape}; a heat map needs (B, h, w), a single map maps[None]")
     if len(size) != maps.ndim - 1:
-        raise SightlineError(f"size is {size} for maps {maps.shape}; it needs {maps.ndim - 1} lengths")
+        raise InputError(f"size is {size} for maps {maps.shape}; it needs {maps.ndim - 1} lengths")
     axes = tuple(range(1, maps.ndim))
     finite = np.isfinite(maps).all(axis=axes, keepdims=True)
     heat = np.where(finite, np.maximum(maps, 0), 0).astype(np.float64)  # float64: faint maps do not vanish
@@ -62,12 +70,20 @@ def _resize_matrix(length: int, target: int) -> np.ndarray:
 
 
 def colorize(heatmaps: np.ndarray, *, cmap: str = "inferno") -> np.ndarray:
-    """Paint heat maps (B, H, W) in [0, 1] with a perceptually uniform colour map: uint8 (B, H, W, 3).
+    """Paint heat maps with a perceptually uniform colour map.
 
-    Raises SightlineError if `cmap` is none of inferno, viridis, magma, plasma, cividis.
+    Args:
+        heatmaps: (B, H, W) in [0, 1].
+        cmap: One of inferno, viridis, magma, plasma, cividis.
+
+    Returns:
+        uint8 (B, H, W, 3).
+
+    Raises:
+        InputError: The colour map is another one.
     """
     if cmap not in COLOR_MAPS:
-        raise SightlineError(
+        raise InputError(
             f"colour map {cmap!r} is not perceptually uniform or not known; use {', '.join(COLOR_MAPS)}"
         )
     from matplotlib import colormaps
@@ -78,24 +94,31 @@ def colorize(heatmaps: np.ndarray, *, cmap: str = "inferno") -> np.ndarray:
 def overlay(
     images: np.ndarray, heatmaps: np.ndarray, *, opacity: float = 0.5, cmap: str = "inferno"
 ) -> np.ndarray:
-    """Lay heat maps (B, H, W) in [0, 1] over images, uint8 (B, H, W, 3); returns the same type.
+    """Lay heat maps over images.
 
-    The colour covers `opacity` of the picture where the heat is 1 and nothing where it is 0, so
-    that unlit parts stay as they are.
+    Args:
+        images: uint8 (B, H, W, 3).
+        heatmaps: (B, H, W) in [0, 1].
+        opacity: How much of the picture the colour covers where the heat is 1; where it is 0 the picture
+            stays as it is.
+        cmap: As for `colorize`.
 
-    Raises SightlineError if the sizes differ, the images are not uint8 RGB, or `opacity` is
-    outside [0, 1].
+    Returns:
+        uint8 (B, H, W, 3).
+
+    Raises:
+        InputError: The sizes differ, the images are not uint8 RGB, or `opacity` is outside [0, 1].
     """
     images, heatmaps = np.asarray(images), np.asarray(heatmaps)
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
-        raise SightlineError(f"images are {images.dtype} {images.shape}; overlay needs uint8 (B, H, W, 3)")
+        raise InputError(f"images are {images.dtype} {images.shape}; overlay needs uint8 (B, H, W, 3)")
     if heatmaps.shape != images.shape[:3]:
-        raise SightlineError(
+        raise InputError(
             f"heat maps are {heatmaps.shape} and images {images.shape}; overlay needs one heat map of "
             "the image's size per image: heatmap(maps, (H, W))"
         )
     if not 0 <= opacity <= 1:
-        raise SightlineError(f"opacity is {opacity}; it needs a number from 0 to 1")
+        raise InputError(f"opacity is {opacity}; it needs a number from 0 to 1")
     cover = opacity * heatmaps[..., None].astype(np.float32)  # (B, H, W, 1)
     mixed = (1 - cover) * images + cover * colorize(heatmaps, cmap=cmap)
     return np.rint(mixed).astype(np.uint8)

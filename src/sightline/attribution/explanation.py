@@ -1,9 +1,7 @@
 """What `explain` returns: raw maps with everything that is needed to read and to show them.
 
-One map out of those of several layers.
-
-Layers differ in resolution and in scale. So each layer's map is divided by its own largest absolute
-value, per image, and resized to the finest of the grids, before a function joins them:
+Layers differ in resolution and in scale. So where those of several layers are combined, each map is first
+divided by its own largest absolute value, per image, and resized to the finest of the grids:
 
     >>> maps = np.array([[[[1.0, 0.5]]], [[[-1.0, 1.0]]]])  # (L, B, h, w): two layers, one image
     >>> mean(maps), maximum(maps), product(maps)
@@ -23,7 +21,7 @@ import numpy as np
 
 from sightline.attribution import display
 from sightline.attribution.display import resize_maps
-from sightline.errors import SightlineError, nearest
+from sightline.errors import InputError, nearest
 from sightline.files import write_atomic
 
 if TYPE_CHECKING:
@@ -31,21 +29,29 @@ if TYPE_CHECKING:
 
 OK = "ok"
 NO_POSITIVE_EVIDENCE = "no positive evidence"
+CONSTANT = "constant"
 ZERO_GRADIENT = "zero gradient"
 NOT_FINITE = "not finite"
+
+_FLAT = 1e-6  # of a map's largest value: what rounding leaves of a map that is the same in every cell
 
 
 @dataclass(frozen=True, eq=False)
 class Explanation:
-    """Signed maps, one per image, at the resolution of the layer, or of the image where it is about pixels.
+    """Signed maps, one per image, at the resolution of the layer, or of the image for methods of pixels.
 
-    maps: (B, h, w), or (B, d, h, w) of volumes; float32 (float64 from a float64 model); positive where
-    the image speaks for the target class, negative where it speaks against it (some methods never say
-    against). In what units is the method's affair; to compare maps, use `heatmaps`.
-    targets: (B,) int64, the class each map is about. logits: (B, C), of the same images.
-    status: one word per map: "ok"; "no positive evidence", nothing in the map is above 0;
-    "zero gradient", the logit does not react to this layer; "not finite", NaN or infinity.
-    method, layer: their names; "input" where no layer was used. image_size: (H, W) or (D, H, W).
+    Attributes:
+        maps: (B, h, w), or (B, d, h, w) of volumes; float32 (float64 from a float64 model); positive where
+            the image speaks for the target class, negative where it speaks against it (some methods are never
+            negative). The units are the method's; to compare maps, use `heatmaps`.
+        targets: (B,) int64, the class each map is about.
+        logits: (B, C), of the same images.
+        status: One for each map: "ok"; "no positive evidence", nothing in the map is above 0; "constant", the
+            map is positive and the same in every cell, so it points nowhere; "zero gradient", the logit does
+            not react to this layer; "not finite", NaN or infinity.
+        method: Its name.
+        layer: Its name; "input" if no layer was used.
+        image_size: (H, W) or (D, H, W).
     """
 
     maps: np.ndarray
@@ -60,18 +66,28 @@ class Explanation:
         return len(self.maps)
 
     def heatmaps(self, size: tuple[int, ...] | None = None) -> np.ndarray:
-        """Return heat maps (B, H, W), float32 in [0, 1]; `size` is (H, W), by default the image's.
+        """Return heat maps: the positive part, resized, divided by its own maximum.
 
-        Volumes give (B, D, H, W).
+        Args:
+            size: (H, W), or (D, H, W) of volumes; the image's by default.
 
-        A map without positive evidence, or not finite, is all zeros.
+        Returns:
+            (B, H, W), float32 in [0, 1]. A map without positive evidence, or not finite, is all zeros.
         """
         return display.heatmap(self.maps, size or self.image_size)
 
     def overlay(self, images: torch.Tensor | np.ndarray, *, opacity: float = 0.5) -> np.ndarray:
-        """Lay the heat maps over the explained images, float (B, 3, H, W) in [0, 1]: uint8 (B, H, W, 3).
+        """Lay the heat maps over the images.
 
-        Raises SightlineError if the images are not such, or not as many as the maps.
+        Args:
+            images: The explained ones, float (B, 3, H, W) in [0, 1].
+            opacity: Of the colour where the heat is 1.
+
+        Returns:
+            uint8 (B, H, W, 3).
+
+        Raises:
+            InputError: The images are not such, or not as many as the maps.
         """
         pixels = _pixels(images)
         return display.overlay(pixels, self.heatmaps(pixels.shape[1:3]), opacity=opacity)
@@ -79,7 +95,7 @@ class Explanation:
     def save(self, folder: Path | str) -> None:
         """Write `maps.npz` (every field of this class) and `heatmap-0000.png`, ... into `folder`.
 
-        Volumes have no pictures. The folder is made if it is not there; each file is whole or absent.
+        Volumes get no pictures. The folder is made if it does not exist; each file is whole or absent.
         """
         from PIL import Image
 
@@ -100,16 +116,18 @@ class Explanation:
 
 
 def statuses(maps: np.ndarray, zero_gradient: np.ndarray) -> tuple[str, ...]:
-    """Return the word for each map (B, h, w); zero_gradient: (B,) bool."""
+    """Return the status of each map (B, h, w); zero_gradient: (B,) bool."""
     flat = maps.reshape(len(maps), -1)
+    low, high = flat.min(axis=1), flat.max(axis=1)
     words = np.full(len(maps), OK, dtype=object)
-    words[(flat <= 0).all(axis=1)] = NO_POSITIVE_EVIDENCE
+    words[high - low <= _FLAT * high] = CONSTANT
+    words[high <= 0] = NO_POSITIVE_EVIDENCE
     words[zero_gradient] = ZERO_GRADIENT
-    words[~np.isfinite(flat).all(axis=1)] = NOT_FINITE  # last: it overrules the others
+    words[~np.isfinite(flat).all(axis=1)] = NOT_FINITE  # the last one overrules the others
     return tuple(words)
 
 
-def explanation_of(
+def make_explanation(
     maps: torch.Tensor,
     gradients: torch.Tensor | None,
     targets: torch.Tensor,
@@ -118,7 +136,17 @@ def explanation_of(
     method: str,
     layer: str,
 ) -> Explanation:
-    """Return the maps (B, h, w) with their status; gradients: (B, K, h, w), None where none were needed."""
+    """Return the maps with their status.
+
+    Args:
+        maps: (B, h, w).
+        gradients: (B, K, h, w), of the layer; None if the method needed none.
+        targets: (B,).
+        logits: (B, C).
+        images: (B, C, H, W), for their size.
+        method: Its name.
+        layer: Its name.
+    """
     values = maps.detach().cpu().numpy()
     silent = np.zeros(len(maps), dtype=bool)
     if gradients is not None:
@@ -152,10 +180,12 @@ def _pixels(images: torch.Tensor | np.ndarray) -> np.ndarray:
     else:  # numpy has no bfloat16
         values = (images.float() if images.is_floating_point() else images).detach().cpu().numpy()
     if values.ndim != 4 or values.shape[1] != 3 or not np.issubdtype(values.dtype, np.floating):
-        raise SightlineError(f"images are {images.dtype} {tuple(images.shape)}; they need float (B, 3, H, W)")
+        raise InputError(
+            f"images are {images.dtype} {tuple(images.shape)}; pass float (B, 3, H, W) in [0, 1]"
+        )
     low, high = float(values.min()), float(values.max())
     if low < -1e-6 or high > 1 + 1e-6:
-        raise SightlineError(
+        raise InputError(
             f"images range from {low:.3g} to {high:.3g}; pictures need [0, 1]: pass them before normalisation"
         )
     return np.rint(values.transpose(0, 2, 3, 1).clip(0, 1) * 255).astype(np.uint8)
@@ -175,7 +205,7 @@ def maximum(maps: np.ndarray) -> np.ndarray:
 
 
 def product(maps: np.ndarray) -> np.ndarray:
-    """Return the product of the positive parts: what every layer points at; (L, B, h, w) to (B, h, w)."""
+    """Return the product of the positive parts, (L, B, h, w) to (B, h, w): high where every layer is."""
     return np.maximum(maps, 0).prod(axis=0)
 
 
@@ -187,7 +217,7 @@ def find_combination(combine: str | Combination) -> Combination:
     if callable(combine):
         return combine
     if combine not in COMBINATIONS:
-        raise SightlineError(f"combine {combine!r} is not known; {nearest(combine, list(COMBINATIONS))}")
+        raise InputError(f"combine {combine!r} is not known; {nearest(combine, list(COMBINATIONS))}")
     return COMBINATIONS[combine]
 
 
@@ -198,7 +228,7 @@ def combined(parts: Sequence[Explanation], combine: Combination) -> Explanation:
     joined = combine(maps)
     if not isinstance(joined, np.ndarray) or joined.shape != maps.shape[1:]:
         came = joined.shape if isinstance(joined, np.ndarray) else type(joined).__name__
-        raise SightlineError(
+        raise InputError(
             f"combine returned {came}; it takes maps {maps.shape} and returns an array {maps.shape[1:]}"
         )
     silent = [

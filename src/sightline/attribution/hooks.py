@@ -1,4 +1,4 @@
-"""The one owner of hooks: what layers put out in a forward pass, with the model left as it was found.
+"""The one owner of hooks: the outputs of layers in a forward pass, with the model left as it was found.
 
     with recorded(model, {"layer3": model.layer3}) as outputs:
         logits = model(images)
@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping
 import torch
 from torch import nn
 
-from sightline.errors import SightlineError
+from sightline.errors import InputError
 from sightline.models.device import evaluating
 
 # (name, inputs, output) of a layer that ran; a returned tensor takes the output's place.
@@ -79,19 +79,20 @@ def recorded(model: nn.Module, layers: Mapping[str, nn.Module]) -> Iterator[dict
     The outputs are joined to the logits by a graph and not to anything before the earliest of
     the layers. In-place operations that follow a layer do not reach what was recorded.
 
-    Raises SightlineError if a layer runs twice, or returns anything but one tensor of floats.
+    Raises:
+        InputError: A layer runs twice, or returns anything but one tensor of floats.
     """
     outputs: dict[str, torch.Tensor] = {}
 
     def record(name: str, inputs: tuple, output: object) -> torch.Tensor:
         if name in outputs:
-            raise SightlineError(
+            raise InputError(
                 f"layer {name!r} runs several times in one forward pass, so its map is ambiguous; "
                 "choose a layer that runs once"
             )
         if not isinstance(output, torch.Tensor) or not output.is_floating_point():
             kind = str(output.dtype) if isinstance(output, torch.Tensor) else type(output).__name__
-            raise SightlineError(
+            raise InputError(
                 f"layer {name!r} returns {kind}; explain needs a layer that returns one tensor of floats"
             )
         torch.set_grad_enabled(True)  # from here on; `hooked` puts the caller's mode back
@@ -112,10 +113,16 @@ def gradients_of(
 ) -> dict[str, torch.Tensor]:
     """Return the gradient of sum(weights * logits) with respect to each recorded output, by name.
 
-    weights: (B, C) like the logits. No image depends on another, so each gets the gradient of its own
-    row. keep_graph: let a further backward pass follow.
+    No image depends on another, so each gets the gradient of its own row.
 
-    Raises SightlineError if the logits do not depend on one of the outputs.
+    Args:
+        logits: (B, C), joined to the outputs by a graph.
+        weights: (B, C).
+        outputs: What `recorded` yields.
+        keep_graph: Whether another backward pass follows.
+
+    Raises:
+        InputError: The logits do not depend on one of the outputs.
     """
     gradients: tuple[torch.Tensor | None, ...] = (None,) * len(outputs)
     if logits.requires_grad:
@@ -125,7 +132,7 @@ def gradients_of(
     found = {}
     for name, gradient in zip(outputs, gradients, strict=True):
         if gradient is None:
-            raise SightlineError(
+            raise InputError(
                 f"no gradient flows from the logits to layer {name!r}: the model does not use it for "
                 "them, or detaches or switches gradients off in between; choose a later layer"
             )

@@ -1,4 +1,4 @@
-"""Before the maps: what a model allows to be said about it, in sentences.
+"""Before the maps: what can be said about a model's maps at one layer, in sentences.
 
 >>> head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4)]
 >>> print(preflight(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), *head), (2, 3, 12, 12)))
@@ -21,11 +21,11 @@ from torch import nn
 
 from sightline.attribution import validation
 from sightline.attribution.attribution import in_batches
-from sightline.attribution.context import Case
+from sightline.attribution.context import AttributionContext
 from sightline.attribution.hooks import hooked
 from sightline.attribution.layers import Grid, Layer, choose_layer, head_layer, name_of
-from sightline.attribution.wrapped_model import Score, subject_of
-from sightline.errors import SightlineError
+from sightline.attribution.wrapped_model import Score, wrap_model
+from sightline.errors import InputError
 from sightline.models.layers import find_layer
 
 SMALL = 5  # cells along a side: a coarser map says little about where
@@ -39,11 +39,16 @@ RECTIFIED = ("elementwise_grad_cam", "layer_cam")
 class Preflight:
     """What was found out about a model at one layer; `str()` says it in sentences.
 
-    layer: the one asked for, or what `target_layer` finds. grid: its cells, (h, w) or (d, h, w).
-    channels: K. head: the name of the linear module that makes the logits of the mean of this very
-    layer, checked by its numbers, and exact: whether there is one. exact_layer: the layer for which
-    there is (None if for none). coincide: names of methods that give the same map here, up to a
-    positive factor, by identity. hazards: a sentence for each thing to know before believing a map.
+    Attributes:
+        model: The name of its class.
+        layer: The requested one, or what `target_layer` finds.
+        grid: Its cells, (h, w) or (d, h, w).
+        channels: K.
+        head: The name of the linear module that makes the logits of the mean of this very layer; None if none
+            reproduces them.
+        exact_layer: The layer for which there is such a head; None if there is none.
+        coincide: Names of methods that give the same map here, up to a positive factor, by identity.
+        hazards: A sentence for each thing to know before relying on a map.
     """
 
     model: str
@@ -57,6 +62,7 @@ class Preflight:
 
     @property
     def exact(self) -> bool:
+        """Whether maps of classes are exact at this layer."""
         return self.head is not None
 
     def __str__(self) -> str:
@@ -77,122 +83,129 @@ def preflight(
     score: Score | None = None,
     grid: Grid | None = None,
 ) -> Preflight:
-    """Find the head, say whether maps are exact, which methods coincide, and what to beware of.
+    """Find the head, say whether maps are exact, which methods coincide, and what to be careful about.
 
-    images: float (B, C, H, W) as for `explain`, best some real ones; or such a shape, for images of
-    noise. layer: a name or a module, None for what `target_layer` finds. A few passes of a few images.
+    A few passes of a few images.
 
-    Raises SightlineError as `explain` does; a layer without gradient is a hazard, not an error.
+    Args:
+        model: As for `explain`, and so are `score` and `grid`.
+        images: Float (B, C, H, W), best some real ones; or such a shape, for images of noise.
+        layer: A name or a module; None for what `target_layer` finds.
+
+    Raises:
+        InputError: As for `explain`; a layer without gradient is a hazard, not an error.
     """
     if not isinstance(images, torch.Tensor):
         images = _noise(images)
     validation.check_images(images)
-    subject = subject_of(model, score)
-    name = name_of(subject.model, layer)
+    wrapped = wrap_model(model, score)
+    name = name_of(wrapped.model, layer)
 
     def visit(some: torch.Tensor) -> Preflight:
-        found = name or choose_layer(subject, some)
-        return _inspect(Case(subject, some, None, found, grid))
+        found = name or choose_layer(wrapped, some)
+        return _inspect(AttributionContext(wrapped, some, None, found, grid))
 
-    return in_batches(subject, images[:8], [], 8, visit)[0]
+    return in_batches(wrapped, images[:8], [], 8, visit)[0]
 
 
 def _noise(shape: Sequence[int]) -> torch.Tensor:
     if len(shape) not in (4, 5) or min(shape) < 1:
-        raise SightlineError(f"the shape is {tuple(shape)}; pass (B, C, H, W), such as (1, 3, 32, 32)")
+        raise InputError(f"the shape is {tuple(shape)}; pass (B, C, H, W), such as (1, 3, 32, 32)")
     return torch.rand(*shape, generator=torch.Generator().manual_seed(0))
 
 
-def _inspect(case: Case) -> Preflight:
-    activations, exact_layer = case.activations, case.layer
-    if case.head is None:
-        exact_layer = head_layer(case.subject, case.images)
+def _inspect(context: AttributionContext) -> Preflight:
+    activations, exact_layer = context.activations, context.layer
+    if context.head is None:
+        exact_layer = head_layer(context.wrapped, context.images)
     gradients, hazards = None, []
     try:
-        gradients = case.gradients
-    except SightlineError as error:
+        gradients = context.gradients
+    except InputError as error:
         hazards.append(f"{error}, or a method without gradients.")
     return Preflight(
-        model=type(case.model).__name__,
-        layer=case.layer,
+        model=type(context.model).__name__,
+        layer=context.layer,
         grid=tuple(activations.shape[2:]),
         channels=activations.shape[1],
-        head=case.head.name if case.head else None,
+        head=context.head.name if context.head else None,
         exact_layer=exact_layer,
-        coincide=_coincide(case, gradients),
-        hazards=(*hazards, *_hazards(case, gradients)),
+        coincide=_coincide(context, gradients),
+        hazards=(*hazards, *_hazards(context, gradients)),
     )
 
 
-def _coincide(case: Case, gradients: torch.Tensor | None) -> tuple[tuple[str, ...], ...]:
+def _coincide(context: AttributionContext, gradients: torch.Tensor | None) -> tuple[tuple[str, ...], ...]:
     if gradients is None:
         return ()
     groups = []
-    if case.head:
+    if context.head:
         groups.append(LINEAR)
     elif _is_constant(gradients):
         groups.append(POOLED)
-    if (case.activations >= 0).all():
+    if (context.activations >= 0).all():
         groups.append(RECTIFIED)
     return tuple(groups)
 
 
 def _is_constant(gradients: torch.Tensor) -> bool:
-    """Tell whether each channel's gradient (B, K, h, w) is the same in all cells."""
+    """Whether each channel's gradient (B, K, h, w) is the same in all cells."""
     flat = gradients.flatten(2)
     return bool((flat - flat[:, :, :1]).abs().max() <= 1e-5 * flat.abs().max())
 
 
-def _hazards(case: Case, gradients: torch.Tensor | None) -> list[str]:
+def _hazards(context: AttributionContext, gradients: torch.Tensor | None) -> list[str]:
     return [
         sentence
         for sentence in (
-            _coarse(case),
-            _overwritten(case),
-            _extra_tokens(case),
-            _silent(case, gradients),
-            _negative(case),
-            _frozen(case),
+            _coarse(context),
+            _overwritten(context),
+            _extra_tokens(context),
+            _silent(context, gradients),
+            _negative(context),
+            _frozen(context),
         )
         if sentence
     ]
 
 
-def _coarse(case: Case) -> str | None:
-    size = case.activations.shape[2:]
+def _coarse(context: AttributionContext) -> str | None:
+    size = context.activations.shape[2:]
     if min(size) >= SMALL:
         return None
-    finer = choose_layer(case.subject, case.images)
-    mend = f"layer {finer!r} is finer" if finer != case.layer else "no later layer of this model is finer"
-    return f"the map has {_cells(size)} cells, too few to say where; {mend}."
+    finer = choose_layer(context.wrapped, context.images)
+    advice = (
+        f"layer {finer!r} is finer" if finer != context.layer else "no later layer of this model is finer"
+    )
+    return f"the map has {_cells(size)} cells, too few to say where; {advice}."
 
 
-def _overwritten(case: Case) -> str | None:
+def _overwritten(context: AttributionContext) -> str | None:
     kept: list[tuple[torch.Tensor, int]] = []
 
     def keep(name: str, inputs: tuple, output: object) -> None:
         if isinstance(output, torch.Tensor):
             kept.append((output, output._version))
 
-    with hooked(case.model, {case.layer: find_layer(case.model, case.layer)}, keep):
-        case.subject.logits(case.images[:1])
+    with hooked(context.model, {context.layer: find_layer(context.model, context.layer)}, keep):
+        context.wrapped.logits(context.images[:1])
     if all(output._version == version for output, version in kept):
         return None
     return (
-        "an in-place operation overwrites what this layer puts out; the maps here are made from a copy, "
+        "an in-place operation overwrites the output of this layer; the maps here are made from a copy, "
         "but a tool that keeps the tensor itself shows what came after."
     )
 
 
-def _extra_tokens(case: Case) -> str | None:
-    count = case.extra_tokens
+def _extra_tokens(context: AttributionContext) -> str | None:
+    count = context.extra_tokens
     if not count:
         return None
     tokens = "1 token has" if count == 1 else f"{count} tokens have"
-    return f"{tokens} no place in the image (class, distillation, register): no map shows what they carry."
+    return f"{tokens} no position in the image (class, distillation, register): no map shows what they carry."
 
 
-def _silent(case: Case, gradients: torch.Tensor | None) -> str | None:
+def _silent(context: AttributionContext, gradients: torch.Tensor | None) -> str | None:
     if gradients is None:
         return None
     count = int((gradients == 0).flatten(1).all(dim=1).sum())
@@ -200,28 +213,28 @@ def _silent(case: Case, gradients: torch.Tensor | None) -> str | None:
         return None
     return (
         f"the predicted logit does not react to this layer (zero gradient) for {count} of {len(gradients)} "
-        f"images; choose an earlier layer, such as {choose_layer(case.subject, case.images)!r}."
+        f"images; choose an earlier layer, such as {choose_layer(context.wrapped, context.images)!r}."
     )
 
 
-def _negative(case: Case) -> str | None:
-    share = float((case.activations < 0).double().mean())
+def _negative(context: AttributionContext) -> str | None:
+    share = float((context.activations < 0).double().mean())
     if not share:
         return None
     return (
-        f"{share:.0%} of what the layer puts out is below 0, as it is not the output of a ReLU: xgrad_cam "
+        f"{share:.0%} of the layer's output is below 0, as its last step is not a ReLU: xgrad_cam "
         "and grad_cam_plus_plus divide by sums that may cancel; prefer grad_cam or hires_cam."
     )
 
 
-def _frozen(case: Case) -> str | None:
-    parameters = list(case.model.parameters())
+def _frozen(context: AttributionContext) -> str | None:
+    parameters = list(context.model.parameters())
     count = sum(not parameter.requires_grad for parameter in parameters)
     if not count:
         return None
     return (
         f"{count} of {len(parameters)} parameters are frozen: maps do not need their gradients, but tools "
-        "that hook a backward pass through them may see none."
+        "that hook a backward pass through them may find none."
     )
 
 

@@ -1,15 +1,15 @@
-"""Which layer to explain when the user names none, from what the layers really put out.
+"""Layers as maps: how tokens become a grid and back, and which layer to explain if the user names none.
 
-From what a transformer's layers put out to maps: token grids, found or given, and the way back.
+Outputs that are not maps (B, K, h, w) already, K channels of h x w cells, are recognised by their layout:
 
-ViT, DeiT (timm, torchvision, Hugging Face)   (B, r + h w, K), r class, distillation, register tokens first
-Swin (timm, torchvision)                      (B, h, w, K)
-Swin (Hugging Face)                           (B, h w, K)
+    ViT, DeiT (timm, torchvision, Hugging Face)   (B, r + h w, K), r tokens of other kinds first
+    Swin (timm, torchvision)                      (B, h, w, K)
+    Swin (Hugging Face)                           (B, h w, K)
 
->>> tokens = torch.tensor([[[9.0], [1.0], [2.0], [3.0], [4.0]]])  # (B, 1 + 2 * 2, K): a class token first
->>> grid_of_tokens((2, 2))(tokens)
-tensor([[[[1., 2.],
-          [3., 4.]]]])
+    >>> tokens = torch.tensor([[[9.0], [1.0], [2.0], [3.0], [4.0]]])  # (B, 1 + 2 * 2, K): a class token first
+    >>> grid_of_tokens((2, 2))(tokens)
+    tensor([[[[1., 2.],
+              [3., 4.]]]])
 """
 
 from __future__ import annotations
@@ -24,19 +24,27 @@ from torch import nn
 
 from sightline.attribution.hooks import at_rest, hooked
 from sightline.attribution.validation import as_input, check_images
-from sightline.attribution.wrapped_model import Score, Subject, find_head, subject_of, widened
-from sightline.errors import SightlineError
+from sightline.attribution.wrapped_model import Score, WrappedModel, find_head, widened, wrap_model
+from sightline.errors import InputError
 from sightline.models.layers import find_layer, layer_name
 
-Grid = Callable[[torch.Tensor], torch.Tensor]
+Layer = str | nn.Module
+Size = tuple[int, ...]  # (h, w) or (d, h, w)
+Grid = Callable[[torch.Tensor], torch.Tensor]  # from a layer's output to maps (B, K, h, w)
 
-MOST_EXTRA_TOKENS = 8  # one class token, one for distillation, four registers are common
+MAX_EXTRA_TOKENS = 8  # one class token, one for distillation, four registers are common
 
 
 def grid_of_tokens(size: tuple[int, ...]) -> Grid:
-    """Return the function from tokens (B, N, K) to maps (B, K, *size): the last h * w tokens, row by row.
+    """Return the function from tokens to maps that takes the last h * w tokens, row by row.
 
-    size: (h, w), or (d, h, w). What comes first (class, distillation and register tokens) has no place.
+    What comes first (class, distillation and register tokens) belongs to no cell.
+
+    Args:
+        size: (h, w), or (d, h, w) for volumes.
+
+    Returns:
+        A function from (B, N, K) to (B, K, h, w), for `grid=` of `explain`.
     """
     return functools.partial(_last_tokens, size)
 
@@ -84,7 +92,7 @@ def _token_grid(
 ) -> tuple[int, ...] | None:
     size = _patch_grid(model, image_size)
     while size and min(size) > 1:
-        if 0 <= tokens.shape[1] - torch.Size(size).numel() <= MOST_EXTRA_TOKENS:
+        if 0 <= tokens.shape[1] - torch.Size(size).numel() <= MAX_EXTRA_TOKENS:
             return size
         size = tuple(-(-length // 2) for length in size)  # patch merging pads what is odd
     return None
@@ -99,20 +107,16 @@ def _patch_grid(model: nn.Module, image_size: tuple[int, ...]) -> tuple[int, ...
     return None
 
 
-def place_back(grid: Grid, maps: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
-    """Return the layer's output with the maps in place of its own, (M, K, h, w) to (M, N, K).
+def put_maps_back(grid: Grid, maps: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
+    """Return the layer's output with the maps written into it, (M, K, h, w) to (M, N, K).
 
     A grid only selects and reorders, so its transpose, the vector-Jacobian product, is its way back.
     """
     with torch.enable_grad():
         zeros = torch.zeros_like(output).requires_grad_()
         change = maps.to(output.dtype) - grid(output)
-        (placed,) = torch.autograd.grad(grid(zeros), zeros, change, create_graph=maps.requires_grad)
-    return output + placed
-
-
-Layer = str | nn.Module
-Size = tuple[int, ...]  # (h, w) or (d, h, w)
+        (written,) = torch.autograd.grad(grid(zeros), zeros, change, create_graph=maps.requires_grad)
+    return output + written
 
 
 def target_layer(
@@ -120,47 +124,50 @@ def target_layer(
 ) -> str:
     """Return the name of the deepest layer whose map has at least `minimum` x `minimum` cells.
 
-    images: float (B, C, H, W), or (B, C, D, H, W); one forward pass is made, with the first.
-    score: as for `explain`.
-
     Depth is read from the grid: the coarsest one that is large enough. Among the layers with that
     grid, whole stages go before their parts, and late before early. So ResNet-18 gives "layer3"
     (8x8) for images of 32 pixels and "layer4" (7x7) for images of 224. No candidate is what runs
     before the first weights (normalisation), what enlarges its input, or what runs several times.
+    If no grid is that large, the largest one is taken: read `maps.shape`.
 
     In a transformer, where maps end with the patch embedding, it is the last normalisation of tokens
-    whose patches the logit of the predicted class still reacts to, at the cost of one more pass: the
-    one before the last attention where a class token is read, the final one where patches are pooled.
+    whose patches the logit of the predicted class still reacts to: the one before the last attention if
+    a class token is read, the final one if patches are pooled.
 
-    If no grid is that large, the largest one that there is serves: read `maps.shape`.
+    Args:
+        model: Any module that `explain` takes.
+        images: Float (B, C, H, W), or (B, C, D, H, W); the first is passed once, for a transformer twice.
+        minimum: Cells along the shorter side.
+        score: As for `explain`.
 
-    Raises SightlineError if no layer has a map of more than one cell, or the images do not fit.
+    Raises:
+        InputError: No layer has a map of more than one cell, or the images do not fit.
 
     >>> small = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     >>> target_layer(small, torch.rand(1, 3, 8, 8))
     '1'
     """
     check_images(images)
-    subject = subject_of(model, score)
-    with at_rest(subject.model):
-        return choose_layer(subject, as_input(subject.model, images[:1]), minimum)
+    wrapped = wrap_model(model, score)
+    with at_rest(wrapped.model):
+        return choose_layer(wrapped, as_input(wrapped.model, images[:1]), minimum)
 
 
-def choose_layer(subject: Subject, images: torch.Tensor, minimum: int = 5) -> str:
-    """What `target_layer` finds, for a subject and images that were checked."""
-    _, seen = observe(subject, images)
+def choose_layer(wrapped: WrappedModel, images: torch.Tensor, minimum: int = 5) -> str:
+    """Return what `target_layer` finds, for a wrapped model and images that were checked."""
+    _, seen = observe(wrapped, images)
     served = {name: run for name, run in seen.items() if run.serves and run.cells > 1}
     if not served:
-        raise SightlineError(
-            f"{type(subject.model).__name__} has no layer with a map (B, K, h, w) larger than 1x1; "
+        raise InputError(
+            f"{type(wrapped.model).__name__} has no layer with a map (B, K, h, w) larger than 1x1; "
             "explain needs a network with convolutions, or tokens and grid="
         )
     order = list(served)
     maps = [name for name in order if not served[name].tokens]
-    norms = [name for name in order if served[name].tokens and _is_norm(subject.model, name)]
+    norms = [name for name in order if served[name].tokens and _is_norm(wrapped.model, name)]
     if norms and (not maps or order.index(norms[-1]) > order.index(maps[-1])):
         large = [name for name in norms if min(served[name].size) >= minimum]
-        return _last_with_gradient(subject, images, large or norms)
+        return _last_with_gradient(wrapped, images, large or norms)
     grids = {name: served[name].size for name in maps or order}
     large = [size for size in grids.values() if min(size) >= minimum]
     chosen = min(large, key=_cells) if large else max(grids.values(), key=_cells)
@@ -176,36 +183,41 @@ def name_of(model: nn.Module, layer: Layer | None) -> str | None:
     return None if layer is None else layer_name(model, layer)
 
 
-def spatial_layers(subject: Subject, images: torch.Tensor) -> list[str]:
+def spatial_layers(wrapped: WrappedModel, images: torch.Tensor) -> list[str]:
     """Return the outermost layers with a map of more than one cell, in the order in which they ran."""
-    _, seen = observe(subject, images)
+    _, seen = observe(wrapped, images)
     return [name for name, run in seen.items() if run.serves and run.cells > 1 and not _nesting(name, seen)]
 
 
 def as_maps(
-    subject: Subject, name: str, output: torch.Tensor, grid: Grid | None, images: torch.Tensor
+    wrapped: WrappedModel, name: str, output: torch.Tensor, grid: Grid | None, images: torch.Tensor
 ) -> torch.Tensor:
     """Return a layer's output as maps (B, K, h, w), float32 or float64.
 
-    Raises SightlineError if they are none, or of a single cell.
+    Raises:
+        InputError: The output is no map, or one of a single cell.
     """
     maps = output if grid is None else grid(output)
     if maps.ndim != images.ndim or maps.shape[2:].numel() == 1 or len(maps) != len(output):
-        known = ", ".join(spatial_layers(subject, images)) or "none"
+        known = ", ".join(spatial_layers(wrapped, images)) or "none"
         came = f"which grid turned into {tuple(maps.shape)}, " if grid else ""
         hint = "; for tokens pass grid=, a function from them to (B, K, h, w)" if maps.ndim == 3 else ""
-        raise SightlineError(
+        raise InputError(
             f"layer {name!r} returns {tuple(output.shape)}, {came}no map (B, K, h, w) of more than one "
             f"cell; layers with a map: {known}{hint}"
         )
     return widened(maps)
 
 
-@dataclass
-class Run:
-    """What a module put out. size: of its map, () if it is none. tokens: it took a grid to see one.
+@dataclass(frozen=True)
+class LayerRun:
+    """What a module returned in one forward pass.
 
-    serves: as a target layer. pooled: the mean over the cells, (1, K).
+    Attributes:
+        size: Of its map, () if it is none.
+        tokens: Whether a grid turned tokens into the map.
+        serves: Whether it can be a target layer.
+        pooled: The mean over the cells, (1, K); None if it is no map.
     """
 
     size: Size
@@ -218,21 +230,21 @@ class Run:
         return _cells(self.size) if self.size else 0  # the product of no lengths is 1
 
 
-def head_layer(subject: Subject, images: torch.Tensor) -> str | None:
+def head_layer(wrapped: WrappedModel, images: torch.Tensor) -> str | None:
     """Return the layer that is pooled for a linear head, outermost and latest; None if there is none."""
-    logits, seen = observe(subject, images)
+    logits, seen = observe(wrapped, images)
     fitting = [
         name
         for name, run in seen.items()
-        if run.serves and run.cells > 1 and run.pooled is not None and find_head(subject, run.pooled, logits)
+        if run.serves and run.cells > 1 and run.pooled is not None and find_head(wrapped, run.pooled, logits)
     ]
     return outermost(fitting, seen)[-1] if fitting else None
 
 
-def observe(subject: Subject, images: torch.Tensor) -> tuple[torch.Tensor, dict[str, Run]]:
-    """Run the first image: its logits, and what each module put out in the order in which they ended."""
-    layers = {name: module for name, module in subject.model.named_modules() if name}
-    seen: dict[str, Run] = {}
+def observe(wrapped: WrappedModel, images: torch.Tensor) -> tuple[torch.Tensor, dict[str, LayerRun]]:
+    """LayerRun the first image: its logits, and what each module put out in the order in which they ended."""
+    layers = {name: module for name, module in wrapped.model.named_modules() if name}
+    seen: dict[str, LayerRun] = {}
     learned = False
 
     def note(name: str, inputs: tuple, output: object) -> None:
@@ -240,18 +252,18 @@ def observe(subject: Subject, images: torch.Tensor) -> tuple[torch.Tensor, dict[
         learned = learned or any(parameter.ndim > 1 for parameter in layers[name].parameters())
         maps, tokens = None, False
         if isinstance(output, torch.Tensor) and output.is_floating_point() and output.ndim > 2:
-            grid = find_grid(subject.model, layers[name], output, images.shape[2:])
+            grid = find_grid(wrapped.model, layers[name], output, images.shape[2:])
             maps, tokens = (output, False) if grid is None else (grid(output), True)
         if maps is None or maps.ndim != images.ndim:
-            seen[name] = Run((), False, False, None)
+            seen[name] = LayerRun((), False, False, None)
             return
         before = inputs[0].shape[2:] if inputs and isinstance(inputs[0], torch.Tensor) else torch.Size()
         enlarged = not tokens and len(before) == maps.ndim - 2 and before.numel() < maps.shape[2:].numel()
         serves = learned and not enlarged and name not in seen
-        seen[name] = Run(tuple(maps.shape[2:]), tokens, serves, widened(maps.flatten(2).mean(2)))
+        seen[name] = LayerRun(tuple(maps.shape[2:]), tokens, serves, widened(maps.flatten(2).mean(2)))
 
-    with hooked(subject.model, layers, note):
-        logits = subject.logits(images[:1])
+    with hooked(wrapped.model, layers, note):
+        logits = wrapped.logits(images[:1])
     return logits, seen
 
 
@@ -259,14 +271,14 @@ def _is_norm(model: nn.Module, name: str) -> bool:
     return isinstance(model.get_submodule(name), nn.LayerNorm | nn.RMSNorm)
 
 
-def _last_with_gradient(subject: Subject, images: torch.Tensor, names: Sequence[str]) -> str:
-    layers = {name: subject.model.get_submodule(name) for name in names}
-    logits, outputs = subject.record(images[:1], layers)
+def _last_with_gradient(wrapped: WrappedModel, images: torch.Tensor, names: Sequence[str]) -> str:
+    layers = {name: wrapped.model.get_submodule(name) for name in names}
+    logits, outputs = wrapped.record(images[:1], layers)
     predicted = F.one_hot(logits.argmax(dim=1), logits.shape[1]).to(logits)
     gradients = torch.autograd.grad(logits, list(outputs.values()), predicted, materialize_grads=True)
     found = names[-1]
     for name, gradient in zip(outputs, gradients, strict=True):
-        grid = find_grid(subject.model, layers[name], gradient, images.shape[2:])
+        grid = find_grid(wrapped.model, layers[name], gradient, images.shape[2:])
         if grid and grid(gradient).any():
             found = name
     return found
@@ -276,14 +288,14 @@ def _cells(size: Size) -> int:
     return torch.Size(size).numel()
 
 
-def outermost(names: Sequence[str], seen: dict[str, Run]) -> list[str]:
-    """Return those of the names that lie in the fewest modules that put out a map themselves."""
+def outermost(names: Sequence[str], seen: dict[str, LayerRun]) -> list[str]:
+    """Return those of the names that lie in the fewest modules that return a map themselves."""
     nesting = {name: _nesting(name, seen) for name in names}
     return [name for name in names if nesting[name] == min(nesting.values())]
 
 
-def _nesting(name: str, seen: dict[str, Run]) -> int:
-    """Count the modules around `name` that put out a map themselves."""
+def _nesting(name: str, seen: dict[str, LayerRun]) -> int:
+    """Count the modules around `name` that return a map themselves."""
     parts = name.split(".")
     around = (".".join(parts[:count]) for count in range(1, len(parts)))
     return sum(outer in seen and bool(seen[outer].size) for outer in around)

@@ -1,4 +1,4 @@
-"""What may be passed to `explain`: each check says what came, what fits and what to do."""
+"""Checks of what is passed to `explain`: each error says what came, what fits and what to do."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from sightline.errors import SightlineError
+from sightline.errors import InputError, InputTypeError
 
 Targets = int | Sequence[int] | np.ndarray | torch.Tensor | Callable[[torch.Tensor], torch.Tensor]
 
@@ -17,22 +17,22 @@ Targets = int | Sequence[int] | np.ndarray | torch.Tensor | Callable[[torch.Tens
 def check_images(images: torch.Tensor) -> None:
     """Accept float (B, C, H, W) or (B, C, D, H, W) with at least one image."""
     if not isinstance(images, torch.Tensor):
-        raise SightlineError(
+        raise InputTypeError(
             f"images are {type(images).__name__}; pass a float tensor (B, 3, H, W) in [0, 1]"
         )
     if images.ndim not in (4, 5):
         hint = ": a single image goes in as image[None]" if images.ndim == 3 else ""
-        raise SightlineError(f"images are {tuple(images.shape)}; pass (B, 3, H, W){hint}")
+        raise InputError(f"images are {tuple(images.shape)}; pass (B, 3, H, W){hint}")
     if not images.is_floating_point():
-        raise SightlineError(f"images are {images.dtype}; pass floats in [0, 1]: images.float() / 255")
+        raise InputTypeError(f"images are {images.dtype}; pass floats in [0, 1]: images.float() / 255")
     if not len(images):
-        raise SightlineError("there are no images; pass at least one, (B, 3, H, W)")
+        raise InputError("there are no images; pass at least one, (B, 3, H, W)")
 
 
 def check_model(model: nn.Module) -> None:
     """Refuse weights that cannot take part in a gradient."""
     if any(tensor.is_inference() for tensor in _tensors(model)):
-        raise SightlineError(
+        raise InputError(
             f"{type(model).__name__} was made under torch.inference_mode, so no gradient can pass through "
             "it; create or load it outside"
         )
@@ -57,24 +57,25 @@ def as_classes(targets: Targets | None, count: int) -> Targets | None:
     try:
         classes = torch.as_tensor(targets)
     except (TypeError, ValueError, RuntimeError):
-        raise SightlineError(
+        raise InputTypeError(
             f"targets {targets!r:.60} are not numbers; pass an integer, or one integer per image"
         ) from None
     if classes.is_floating_point() or classes.is_complex() or classes.dtype == torch.bool:
-        raise SightlineError(f"targets are {classes.dtype}; pass an integer, or one integer per image")
+        raise InputTypeError(f"targets are {classes.dtype}; pass an integer, or one integer per image")
     if classes.ndim == 0:
         classes = classes.expand(count)
     if classes.shape != (count,):
-        raise SightlineError(
+        raise InputError(
             f"targets are {tuple(classes.shape)} for {count} images; pass one class for all, or ({count},)"
         )
     return classes.long()
 
 
 def choose_classes(targets: Targets | None, logits: torch.Tensor) -> torch.Tensor:
-    """Return the class of each image, (B,) int64: the predicted one, or what `targets` says of the logits.
+    """Return the class of each image, (B,) int64: the predicted one, or what `targets` makes of the logits.
 
-    Raises SightlineError for a class that the model does not have.
+    Raises:
+        InputError: The model does not have such a class.
     """
     if targets is None:
         return logits.argmax(dim=1)
@@ -82,20 +83,20 @@ def choose_classes(targets: Targets | None, logits: torch.Tensor) -> torch.Tenso
         targets = targets(logits)
     classes = as_classes(targets, len(logits))
     if not isinstance(classes, torch.Tensor):
-        raise SightlineError(
+        raise InputTypeError(
             f"the function for targets returned {type(classes).__name__}; it needs one integer per image"
         )
     count = logits.shape[1]
     for target in (int(classes.min()), int(classes.max())):
         if not 0 <= target < count:
-            raise SightlineError(f"class {target} is out of range; the model has {count}: 0 to {count - 1}")
+            raise InputError(f"class {target} is out of range; the model has {count}: 0 to {count - 1}")
     return classes.to(logits.device, copy=True)
 
 
 def check_batch_size(batch_size: int) -> None:
     """Accept 1 and more."""
     if batch_size < 1:
-        raise SightlineError(f"batch_size is {batch_size}; it needs at least 1")
+        raise InputError(f"batch_size is {batch_size}; it needs at least 1")
 
 
 def check_logits(output: object, count: int, *, scored: bool = False) -> torch.Tensor:
@@ -107,19 +108,19 @@ def check_logits(output: object, count: int, *, scored: bool = False) -> torch.T
         if scored and output.ndim == 1:
             return output[:, None]
     if scored:
-        raise SightlineError(
+        raise InputError(
             f"score returned {came}; it needs to return logits (B, C), or one number per image (B,)"
         )
-    mend = "output.logits" if isinstance(getattr(output, "logits", None), torch.Tensor) else "..."
-    raise SightlineError(
-        f"the model returned {came}; explain needs logits (B, C): pass score=lambda output: {mend}"
+    access = "output.logits" if isinstance(getattr(output, "logits", None), torch.Tensor) else "..."
+    raise InputError(
+        f"the model returned {came}; explain needs logits (B, C): pass score=lambda output: {access}"
     )
 
 
 def check_ran(layers: Iterable[str], outputs: Mapping[str, torch.Tensor]) -> None:
-    """Accept outputs in which every layer left something."""
+    """Accept outputs that hold every layer."""
     for name in layers:
         if name not in outputs:
-            raise SightlineError(
+            raise InputError(
                 f"layer {name!r} did not run in this forward pass; choose one that the model calls"
             )

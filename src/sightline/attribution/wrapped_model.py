@@ -1,6 +1,7 @@
 """A model as it is explained: out of its wrapping, in the caller's precision, with logits (B, C).
 
-The linear head behind global average pooling, found by its shape and believed only by its numbers.
+Maps are exact where the logits are a matrix times the mean of a layer. Such a linear head behind global
+average pooling is looked for by its shape, and accepted only if it reproduces the logits.
 """
 
 from __future__ import annotations
@@ -21,14 +22,17 @@ Score = Callable[[Any], torch.Tensor]
 
 
 @dataclass(frozen=True, eq=False)
-class Subject:
-    """model: without wrapping. read: from its output to logits (M, C), or one score each (M,).
+class WrappedModel:
+    """A module that returns logits (M, C), or one score per image.
 
-    autocast: the dtype of the caller's mixed precision; None where there is none.
+    Attributes:
+        model: The user's module, without compiled or distributed wrapping.
+        score: From the model's output to logits (M, C), or one number per image (M,); None for the output.
+        autocast: The dtype of the caller's mixed precision; None without it.
     """
 
     model: nn.Module
-    read: Score | None = None
+    score: Score | None = None
     autocast: torch.dtype | None = None
 
     @property
@@ -38,23 +42,29 @@ class Subject:
     def logits(self, images: torch.Tensor, count: int | None = None) -> torch.Tensor:
         """Return the logits (M, C) of one forward pass, float32 or float64; scores (M,) become (M, 1).
 
-        count: M, where it is not the number of images. Raises SightlineError for any other output.
+        Args:
+            images: (M, C, H, W).
+            count: M, if it is not the number of images.
+
+        Raises:
+            InputError: The output is anything else.
         """
         if self.autocast is None:
             output = self.model(images)
         else:  # without its cache: weights cast here would have no graph for the caller's own training
             with torch.autocast(images.device.type, self.autocast, cache_enabled=False):
                 output = self.model(images)
-        output = output if self.read is None else self.read(output)
+        output = output if self.score is None else self.score(output)
         count = len(images) if count is None else count
-        return widened(validation.check_logits(output, count, scored=self.read is not None))
+        return widened(validation.check_logits(output, count, scored=self.score is not None))
 
     def record(
         self, images: torch.Tensor, layers: Mapping[str, nn.Module]
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """Return the logits and, joined to them by a graph, what each layer put out in the same pass.
+        """Return the logits and, joined to them by a graph, the output of each layer in the same pass.
 
-        Raises SightlineError for a layer that did not run, ran twice, or put out no tensor of floats.
+        Raises:
+            InputError: A layer did not run, ran twice, or returned no tensor of floats.
         """
         with recorded(self.model, layers) as outputs:
             logits = self.logits(images)
@@ -62,13 +72,13 @@ class Subject:
         return logits, outputs
 
 
-def subject_of(model: nn.Module, score: Score | None = None) -> Subject:
+def wrap_model(model: nn.Module, score: Score | None = None) -> WrappedModel:
     """Return the model as it is to be explained here and now, under the caller's autocast."""
     model = unwrapped(model)
     validation.check_model(model)
     kind = device_of(model).type
     mixed = torch.is_autocast_enabled(kind)
-    return Subject(model, score, torch.get_autocast_dtype(kind) if mixed else None)
+    return WrappedModel(model, score, torch.get_autocast_dtype(kind) if mixed else None)
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
@@ -89,28 +99,39 @@ def widened(tensor: torch.Tensor) -> torch.Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Head:
-    """y_c = b_c + sum_k w_ck mean(A_k). name: of the module that holds it; weight: (C, K); bias: (C,)."""
+    """A linear head, y_c = b_c + sum_k w_ck mean(A_k).
+
+    Attributes:
+        name: Of the module that holds it.
+        weight: w, (C, K).
+        bias: b, (C,).
+    """
 
     name: str
     weight: torch.Tensor
     bias: torch.Tensor
 
 
-def find_head(subject: Subject, pooled: torch.Tensor, logits: torch.Tensor) -> Head | None:
-    """Return the head for which the logits (B, C) are weight @ pooled + bias; None if none is.
+def find_head(wrapped: WrappedModel, pooled: torch.Tensor, logits: torch.Tensor) -> Head | None:
+    """Return the head for which the logits are weight @ pooled + bias; None if there is none.
 
-    pooled: the mean of A over its cells, (B, K), of the same pass. Candidates are linear layers, and
-    convolutions of a single cell, from K to C. Dropout does nothing in evaluation mode; whatever else
-    is in between (a hidden layer, max pooling, a scale) changes the numbers, and is told by that.
+    Candidates are linear layers, and convolutions of a single cell, from K to C. Dropout does nothing in
+    evaluation mode; whatever else is in between (a hidden layer, max pooling, a scale) changes the numbers,
+    so that the head does not reproduce the logits.
+
+    Args:
+        wrapped: The model.
+        pooled: (B, K), the mean of the layer's maps over their cells.
+        logits: (B, C), of the same pass.
     """
     scale = logits.abs().max().clamp(min=torch.finfo(logits.dtype).tiny)
-    for name, module in subject.model.named_modules():
+    for name, module in wrapped.model.named_modules():
         head = _linear(name, module)
         if head is None or head.weight.shape != (logits.shape[1], pooled.shape[1]):
             continue
         expected = F.linear(pooled, head.weight.to(pooled), head.bias.to(pooled))
         # Half precision leaves two digits or three; B times C numbers that agree so far are no accident.
-        half = subject.autocast is not None or module.weight.dtype.itemsize < 4  # type: ignore[union-attr]
+        half = wrapped.autocast is not None or module.weight.dtype.itemsize < 4  # type: ignore[union-attr]
         if (expected - logits).abs().max() <= (3e-2 if half else 3e-3) * scale:
             return head
     return None

@@ -21,7 +21,7 @@ from torch import nn
 
 from sightline import logs
 from sightline.attribution import METHODS, explain
-from sightline.attribution.methods.registry import takes_case
+from sightline.attribution.methods import takes_context
 from sightline.audit import Audit, Evidence, make_audit, measure_robustness, write_audit
 from sightline.audit.result import SplitName
 from sightline.data import Dataset, Split
@@ -223,7 +223,7 @@ def _maps(
     """
     card = run_card(run.folder, "explanations.json")
     method = card.get("name", "grad_cam")
-    if method not in METHODS or takes_case(METHODS[method]):
+    if method not in METHODS or takes_context(METHODS[method]):
         method = "grad_cam"
     explained = partial(_explained, model, data.test, method=method, layer=card.get("main_layer"))
     everything, wrong = np.arange(len(predictions)), np.flatnonzero(~predictions.correct)

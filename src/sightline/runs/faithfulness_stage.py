@@ -14,13 +14,13 @@ import numpy as np
 from torch import nn
 
 from sightline.attribution import METHODS, explain, preflight
+from sightline.attribution.methods import Method
 from sightline.attribution.methods.gradients import (
     integrated_gradients,
     smooth_grad,
     smooth_grad_cam_plus_plus,
 )
 from sightline.attribution.methods.perturbation import rise
-from sightline.attribution.methods.registry import Method
 from sightline.data import Dataset, PlantedTruth
 from sightline.errors import SightlineError
 from sightline.faithfulness import (

@@ -1,7 +1,7 @@
-"""Class-activation maps from activations and gradients: each a pure function of two arguments.
+"""Class-activation maps: weighted sums of a layer's feature maps.
 
 With A the K feature maps of a layer, each of N = h * w cells, g = dy/dA the gradient of the target's
-logit, and sums over cells where no index says otherwise:
+logit, and sums over cells where no index says otherwise. Functions of activations and gradients:
 
     Grad-CAM              sum_k mean(g_k) A_k                  Selvaraju 2017, arXiv:1610.02391, eq. 1, 2
     Grad-CAM++            sum_k sum(a_k ReLU(g_k)) A_k, a_k = g_k^2 / (2 g_k^2 + sum(A_k) g_k^3)
@@ -13,6 +13,15 @@ logit, and sums over cells where no index says otherwise:
     Eigen-CAM             first principal component of A       Muhammad & Yeasin 2020, arXiv:2008.00299
     Eigen-Grad-CAM        the same of g A
 
+Functions of the context, which use more than one gradient of what follows the layer:
+
+    CAM          sum_k w_ck A_k, w the weights of the linear head
+                 Zhou et al. 2016, arXiv:1512.04150, eq. 2
+    ShapleyCAM   sum_k mean(g_k - (H A)_k / 2) A_k, H the Hessian of the logit with respect to A
+                 Cai 2025, "CAMs as Shapley Value-based Explainers", arXiv:2501.06261
+    Finer-CAM    Grad-CAM of y_c - gamma * mean of the logits of similar classes
+                 Zhang et al. 2025, arXiv:2501.11309
+
     >>> activations = torch.tensor([[[[1.0, 2.0]], [[3.0, 0.0]]]])
     >>> gradients = torch.tensor([[[[1.0, 3.0]], [[-1.0, 0.0]]]])
     >>> grad_cam(activations, gradients)  # 2 * [1, 2] - 0.5 * [3, 0]
@@ -22,15 +31,6 @@ logit, and sums over cells where no index says otherwise:
 
 One deviation, in all: a final ReLU is left to display, so that evidence against the class is kept
 and "no positive evidence" can be told from a faint map. Volumes (B, K, d, h, w) work alike.
-
-Class-activation maps that ask what follows the layer for more than a gradient.
-
-CAM          sum_k w_ck A_k, w the weights of the linear head
-             Zhou et al. 2016, arXiv:1512.04150, eq. 2
-ShapleyCAM   sum_k mean(g_k - (H A)_k / 2) A_k, H the Hessian of the logit with respect to A
-             Cai 2025, "CAMs as Shapley Value-based Explainers", arXiv:2501.06261
-Finer-CAM    Grad-CAM of y_c - gamma * mean of the logits of similar classes
-             Zhang et al. 2025, arXiv:2501.11309
 """
 
 from __future__ import annotations
@@ -38,15 +38,20 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from sightline.attribution.context import Case
+from sightline.attribution.context import AttributionContext
 from sightline.attribution.layers import head_layer
-from sightline.errors import SightlineError
+from sightline.errors import InputError
 
 
 def grad_cam(activations: torch.Tensor, gradients: torch.Tensor) -> torch.Tensor:
-    """Return the signed map sum_k alpha_k A_k: (B, K, h, w) and (B, K, h, w) to (B, h, w).
+    """Return sum_k alpha_k A_k, alpha_k = mean(g_k), signed.
 
-    activations: A, the output of the layer. gradients: of the logit with respect to A.
+    Args:
+        activations: A, the output of the layer, (B, K, h, w).
+        gradients: g, of the target's logit with respect to A, (B, K, h, w).
+
+    Returns:
+        The maps, (B, h, w).
     """
     return _weighted(gradients.flatten(2).mean(2), activations)
 
@@ -146,49 +151,56 @@ def _over_cells(per_channel: torch.Tensor, activations: torch.Tensor) -> torch.T
     return per_channel.view(*per_channel.shape, *[1] * (activations.ndim - 2))
 
 
-def cam(case: Case) -> torch.Tensor:
+def cam(context: AttributionContext) -> torch.Tensor:
     """Return sum_k w_ck A_k, (B, h, w), signed (Zhou 2016, eq. 2): no gradient is computed.
 
-    The mean over the cells is the target's logit less its bias. The layer, where none is asked for,
+    The mean over the cells is the target's logit less its bias. The layer, if none is requested,
     is the one that the head pools.
 
-    Raises SightlineError if the logits are not a matrix times the pooled layer.
+    Raises:
+        InputError: The logits are not a matrix times the pooled layer.
     """
-    if case.asked is None:
-        case.settle(head_layer(case.subject, case.images) or case.layer)
-    head = case.head
+    if context.requested_layer is None:
+        context.prefer_layer(head_layer(context.wrapped, context.images) or context.layer)
+    head = context.head
     if head is None:
-        right = head_layer(case.subject, case.images)
-        mend = f"use layer {right!r}, which is pooled" if right else "use hires_cam or grad_cam"
-        raise SightlineError(
-            f"cam needs global average pooling and a linear head right after the layer, and {case.layer!r} "
-            f"is not followed by these alone; {mend}"
+        right = head_layer(context.wrapped, context.images)
+        advice = f"use layer {right!r}, which is pooled" if right else "use hires_cam or grad_cam"
+        raise InputError(
+            "cam needs global average pooling and a linear head right after the layer, and "
+            f"{context.layer!r} is not followed by these alone; {advice}"
         )
-    return torch.einsum("bk,bk...->b...", head.weight[case.targets].to(case.activations), case.activations)
+    return torch.einsum(
+        "bk,bk...->b...", head.weight[context.targets].to(context.activations), context.activations
+    )
 
 
-def shapley_cam(case: Case) -> torch.Tensor:
+def shapley_cam(context: AttributionContext) -> torch.Tensor:
     """Return sum_k mean(g_k - (H A)_k / 2) A_k, (B, h, w), signed (Cai 2025).
 
     One pass more than Grad-CAM, back through the gradient; equal to it where the logit is linear in A.
     """
-    activations, gradients = case.record()
-    return grad_cam(activations, gradients - case.curvature() / 2)
+    activations, gradients = context.record()
+    return grad_cam(activations, gradients - context.curvature() / 2)
 
 
-def finer_cam(case: Case, *, gamma: float = 0.6, similar: int = 3) -> torch.Tensor:
+def finer_cam(context: AttributionContext, *, gamma: float = 0.6, similar: int = 3) -> torch.Tensor:
     """Return the Grad-CAM of y_c - gamma * mean_d y_d, (B, h, w), signed (Zhang 2025).
 
-    similar: how many classes d to compare with, those whose logits lie nearest to the target's.
+    Args:
+        context: Model, images and targets.
+        gamma: How much of the similar classes is taken off.
+        similar: How many classes d to compare with: those whose logits are nearest to the target's.
 
-    Raises SightlineError if the model has a single class.
+    Raises:
+        InputError: The model has a single class.
     """
-    logits, targets = case.logits, case.targets[:, None]
+    logits, targets = context.logits, context.targets[:, None]
     others = min(similar, logits.shape[1] - 1)
     if others < 1:
-        raise SightlineError("finer_cam compares classes, and the model has a single one; use grad_cam")
+        raise InputError("finer_cam compares classes, and the model has a single one; use grad_cam")
     distance = (logits - logits.gather(1, targets)).abs().scatter(1, targets, torch.inf)  # (B, C)
     nearest = distance.topk(others, dim=1, largest=False).indices  # (B, similar)
     weights = F.one_hot(targets[:, 0], logits.shape[1]).to(logits)
     weights.scatter_(1, nearest, -gamma / others)
-    return grad_cam(case.activations, case.slopes(weights))
+    return grad_cam(context.activations, context.slopes(weights))

@@ -26,14 +26,14 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from sightline.attribution.context import Case
+from sightline.attribution.context import AttributionContext
 from sightline.attribution.hooks import hooks
 from sightline.attribution.methods.gradients import gradient
 from sightline.attribution.scaling import resize, to_unit
 from sightline.attribution.wrapped_model import widened
 
 
-def full_grad(case: Case) -> torch.Tensor:
+def full_grad(context: AttributionContext) -> torch.Tensor:
     """Return the FullGrad map (B, H, W), nowhere negative (Srinivas & Fleuret 2019, eq. 8).
 
     One forward and one backward pass for all terms, and one run on zeros of the layers with a bias;
@@ -41,23 +41,23 @@ def full_grad(case: Case) -> torch.Tensor:
     bias, are not in the map, as in the paper's code. Biases that a module adds in its own `forward`,
     not by a layer, are not seen.
     """
-    maps = torch.zeros_like(widened(case.images[:, 0]))  # (B, H, W)
+    maps = torch.zeros_like(widened(context.images[:, 0]))  # (B, H, W)
 
     def gather(term: torch.Tensor) -> None:
-        if term.ndim == case.images.ndim:
+        if term.ndim == context.images.ndim:
             # Channels are summed before the resize, which is linear: one map per layer to resize.
             maps.add_(resize(to_unit(widened(term).abs()).sum(1), maps.shape[1:]))
 
-    each_term(case, gather)
+    each_term(context, gather)
     return maps
 
 
-def each_term(case: Case, take: Callable[[torch.Tensor], None]) -> None:
-    """Hand x * dy/dx (B, C, H, W), and b * dy/db (B, K, ...) of every layer, to `take`, last layer first.
+def each_term(context: AttributionContext, take: Callable[[torch.Tensor], None]) -> None:
+    """Pass x * dy/dx (B, C, H, W), and b * dy/db (B, K, ...) of every layer, to `take`, last layer first.
 
     For a network of affine layers, ReLU and max-pooling all terms of an image sum to its logit.
     """
-    layers = {name: layer for name, layer in case.model.named_modules() if _may_hold_bias(layer)}
+    layers = {name: layer for name, layer in context.model.named_modules() if _may_hold_bias(layer)}
 
     def watch(name: str, inputs: tuple, output: object) -> None:
         if not (isinstance(output, torch.Tensor) and output.requires_grad):
@@ -70,11 +70,11 @@ def each_term(case: Case, take: Callable[[torch.Tensor], None]) -> None:
             output.register_hook(lambda slope: take(bias * slope))
 
     with hooks(layers, watch):
-        slope = gradient(case)
-    take(case.images * slope)
+        slope = gradient(context)
+    take(context.images * slope)
 
 
 def _may_hold_bias(layer: nn.Module) -> bool:
-    """Leaves with a buffer, or a parameter other than a weight: none of the usual activation functions."""
+    """Whether it is a leaf with a buffer or a parameter other than a weight; activation functions are not."""
     parameters = {name for name, _ in layer.named_parameters(recurse=False)} - {"weight"}
     return bool(parameters or [*layer.buffers(recurse=False)]) and not [*layer.children()]

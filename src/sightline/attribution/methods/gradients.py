@@ -1,4 +1,4 @@
-"""Which pixels move the score: gradients with respect to the input, each a function of the case.
+"""Which pixels change the score: gradients with respect to the input, each a function of the context.
 
     >>> from torch import nn
     >>> from sightline.attribution import explain
@@ -11,17 +11,15 @@ With y the target's score, x the image, c its channels and g the gradient that r
     saliency               max_c |dy/dx_c|               Simonyan 2014, arXiv:1312.6034, section 3.1
     integrated gradients   sum_c (x - x')_c int_0^1 dy/dx_c(x' + t (x - x')) dt
                                                          Sundararajan 2017, arXiv:1703.01365, eq. 1
-    deconvnet              saliency, a ReLU handing back max(g, 0)             Zeiler 2014, arXiv:1311.2901
+    deconvnet              saliency, a ReLU passing back max(g, 0)             Zeiler 2014, arXiv:1311.2901
     guided backprop        the same, 1[x > 0] max(g, 0)                   Springenberg 2015, arXiv:1412.6806
     guided Grad-CAM        guided backprop * max(Grad-CAM, 0), resized      Selvaraju 2017, arXiv:1610.02391
+    SmoothGrad             max_c |.| of the mean dy/dx over noisy copies  Smilkov 2017, arXiv:1706.03825
+    Smooth Grad-CAM++      mean of Grad-CAM++ over noisy copies         Omeiza 2019, arXiv:1908.01224
 
-Maps have the size of the image. What ends in max_c |.| says how strongly a pixel moves the score and
-not which way: such a map is nowhere negative. Integrated gradients are signed, and sum to y(x) - y(x').
-
-Gradients averaged over noisy copies of an image: SmoothGrad and Smooth Grad-CAM++.
-
-SmoothGrad is Smilkov et al. 2017, arXiv:1706.03825; Smooth Grad-CAM++ Omeiza et al. 2019, "Smooth
-Grad-CAM++: An Enhanced Inference Level Visualization Technique", arXiv:1908.01224.
+Maps have the size of the image, but for Smooth Grad-CAM++, whose size is the layer's. What ends in
+max_c |.| says how strongly a pixel changes the score and not in which direction: such a map is nowhere
+negative. Integrated gradients are signed, and sum to y(x) - y(x').
 
 One deviation: Omeiza averages the derivatives of the copies and joins their means to the activations
 of the clean image. Here the derivatives of a copy meet its own activations, and the signed maps are
@@ -36,13 +34,13 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import torch
 
-from sightline.attribution.context import Case, per_pass, scores
+from sightline.attribution.context import AttributionContext
 from sightline.attribution.methods.cam import grad_cam, grad_cam_plus_plus
 from sightline.attribution.scaling import resize
 from sightline.attribution.wrapped_model import widened
-from sightline.errors import SightlineError
+from sightline.errors import InputError
 
-# (gradient at the ReLU's input, gradient at its output) -> what it is to hand back instead.
+# (gradient at the ReLU's input, gradient at its output) -> what it passes back instead.
 Rule = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 # Rectifiers other than ReLU, as autograd names them: for these the two papers define nothing.
@@ -52,64 +50,73 @@ _OTHER_RECTIFIERS = {
 }
 
 
-def saliency(case: Case) -> torch.Tensor:
+def saliency(context: AttributionContext) -> torch.Tensor:
     """Return max_c |dy/dx_c|, (B, H, W), not negative (Simonyan 2014, section 3.1)."""
-    return strongest(gradient(case))
+    return strongest(gradient(context))
 
 
 def integrated_gradients(
-    case: Case,
+    context: AttributionContext,
     *,
     steps: int = 50,
     baseline: Callable[[torch.Tensor], torch.Tensor] = torch.zeros_like,
 ) -> torch.Tensor:
     """Return the signed share of each pixel in y(x) - y(x'), (B, H, W), summed over channels.
 
-    steps: points of the Gauss-Legendre rule on the path. baseline: images to x', of the same shape;
-    black by default, where images range from 0.
-
     The sum over a map equals y(x) - y(x') up to the error of the rule (Sundararajan 2017, Proposition 1).
+
+    Args:
+        context: Model, images and targets.
+        steps: Points of the Gauss-Legendre rule on the path.
+        baseline: From images to x', of the same shape; black by default.
     """
-    start = widened(baseline(case.images))
-    way = widened(case.images) - start  # (B, C, H, W)
+    start = widened(baseline(context.images))
+    way = widened(context.images) - start  # (B, C, H, W)
     points, weights = np.polynomial.legendre.leggauss(steps)  # on [-1, 1]
     shape = (-1, *[1] * way.ndim)
     at = torch.from_numpy((points + 1) / 2).to(way).view(shape)  # (steps, 1, 1, 1, 1) on [0, 1]
     share = torch.from_numpy(weights / 2).to(way).view(shape)  # their sum is 1
     total = torch.zeros_like(way)
-    for some, shares in zip(at.split(per_pass(case)), share.split(per_pass(case)), strict=True):
-        total += (shares * gradients(case, start + some * way)).sum(0)
+    for some, shares in zip(
+        at.split(context.copies_per_pass), share.split(context.copies_per_pass), strict=True
+    ):
+        total += (shares * gradients(context, start + some * way)).sum(0)
     return (way * total).sum(1)
 
 
-def guided_backprop(case: Case) -> torch.Tensor:
-    """Return saliency with every ReLU handing back 1[x > 0] max(g, 0), (B, H, W), not negative.
+def guided_backprop(context: AttributionContext) -> torch.Tensor:
+    """Return saliency with every ReLU passing back 1[x > 0] max(g, 0), (B, H, W), not negative.
 
     (Springenberg 2015, section 3.4.) The operation is overridden where autograd recorded it, so a
     functional, reused or in-place ReLU counts as any other.
 
-    Raises SightlineError if the model applies another rectifier, such as GELU, or no ReLU.
+    Raises:
+        InputError: The model applies another rectifier, such as GELU, or no ReLU.
     """
-    return strongest(gradient(case, lambda before, after: before.clamp(min=0)))
+    return strongest(gradient(context, lambda before, after: before.clamp(min=0)))
 
 
-def deconvnet(case: Case) -> torch.Tensor:
-    """Return saliency with every ReLU handing back max(g, 0) wherever x was, (B, H, W), not negative.
+def deconvnet(context: AttributionContext) -> torch.Tensor:
+    """Return saliency with every ReLU passing back max(g, 0) wherever x was, (B, H, W), not negative.
 
     (Zeiler & Fergus 2014, section 2.1; its relation to gradients: Simonyan 2014, section 4.)
 
-    Raises SightlineError as `guided_backprop` does.
+    Raises:
+        InputError: As `guided_backprop`.
     """
-    return strongest(gradient(case, lambda before, after: after.clamp(min=0)))
+    return strongest(gradient(context, lambda before, after: after.clamp(min=0)))
 
 
-def guided_grad_cam(case: Case) -> torch.Tensor:
+def guided_grad_cam(context: AttributionContext) -> torch.Tensor:
     """Return guided backprop times the positive part of the resized Grad-CAM, (B, H, W), not negative.
 
-    (Selvaraju 2017, section 3.2.) Raises SightlineError as `guided_backprop` does.
+    (Selvaraju 2017, section 3.2.)
+
+    Raises:
+        InputError: As `guided_backprop`.
     """
-    fine = guided_backprop(case)
-    coarse = grad_cam(*case.record()).clamp(min=0)  # (B, h, w)
+    fine = guided_backprop(context)
+    coarse = grad_cam(*context.record()).clamp(min=0)  # (B, h, w)
     return fine * resize(coarse, fine.shape[1:])
 
 
@@ -118,27 +125,29 @@ def strongest(gradient: torch.Tensor) -> torch.Tensor:
     return gradient.abs().amax(dim=1)
 
 
-def gradient(case: Case, rule: Rule | None = None) -> torch.Tensor:
+def gradient(context: AttributionContext, rule: Rule | None = None) -> torch.Tensor:
     """Return dy/dx (B, C, H, W), float32 or float64: one forward and one backward pass, logits included.
 
     rule: replaces the backward pass of every ReLU.
 
-    Raises SightlineError if no gradient reaches the images.
+    Raises:
+        InputError: No gradient reaches the images.
     """
-    images, score = case.look()
+    images, score = context.images_and_score()
     if rule:
         _override_relu(score, rule)
     return widened(_slope(score, images))
 
 
-def gradients(case: Case, copies: torch.Tensor) -> torch.Tensor:
+def gradients(context: AttributionContext, copies: torch.Tensor) -> torch.Tensor:
     """Return dy/dx at n copies of every image, (n, B, C, H, W), float32 or float64, in one pass.
 
-    Raises SightlineError if no gradient reaches the images.
+    Raises:
+        InputError: No gradient reaches the images.
     """
     with torch.enable_grad():
         copies = widened(copies.detach()).requires_grad_()
-        return _slope(scores(case, copies), copies)
+        return _slope(context.score_copies(copies), copies)
 
 
 def _slope(score: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
@@ -146,7 +155,7 @@ def _slope(score: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
     if score.requires_grad:  # with ones: no image depends on another, so each gets its own gradient
         found = torch.autograd.grad(score, images, torch.ones_like(score), allow_unused=True)[0]
     if found is None:
-        raise SightlineError(
+        raise InputError(
             "no gradient flows from the score to the images: the model detaches them or switches "
             "gradients off; use a method without gradients, such as occlusion or rise"
         )
@@ -164,7 +173,7 @@ def _override_relu(score: torch.Tensor, rule: Rule) -> None:
         waiting.extend(earlier for earlier, _ in node.next_functions)
         name = node.name().partition("Backward")[0]
         if name in _OTHER_RECTIFIERS:
-            raise SightlineError(
+            raise InputError(
                 f"the model applies {name}, and guided backprop and deconvnet are defined for ReLU only; "
                 "use saliency or integrated_gradients"
             )
@@ -172,55 +181,61 @@ def _override_relu(score: torch.Tensor, rule: Rule) -> None:
             found += 1
             node.register_hook(lambda inputs, outputs: (rule(inputs[0], outputs[0]),))
     if not found:
-        raise SightlineError(
+        raise InputError(
             "autograd recorded no ReLU in this model, so guided backprop and deconvnet would be plain "
             "gradients; use saliency or integrated_gradients"
         )
 
 
-def smooth_grad(case: Case, *, samples: int = 50, noise: float = 0.15, seed: int = 0) -> torch.Tensor:
+def smooth_grad(
+    context: AttributionContext, *, samples: int = 50, noise: float = 0.15, seed: int = 0
+) -> torch.Tensor:
     """Return max_c |mean of dy/dx_c over noisy copies|, (B, H, W), not negative (Smilkov 2017, section 3).
 
-    noise: the standard deviation, as a share of the image's own range (the paper: 0.1 to 0.2).
+    Args:
+        context: Model, images and targets.
+        samples: Noisy copies of each image.
+        noise: The standard deviation, as a share of the image's own range (the paper: 0.1 to 0.2).
+        seed: Of the noise, which is the same for every image.
     """
-    total = torch.zeros_like(widened(case.images))
-    for copies in _noisy(case, samples, noise, seed):
-        total += gradients(case, copies).sum(0)
+    total = torch.zeros_like(widened(context.images))
+    for copies in _noisy(context, samples, noise, seed):
+        total += gradients(context, copies).sum(0)
     return strongest(total / samples)
 
 
 def smooth_grad_cam_plus_plus(
-    case: Case, *, samples: int = 16, noise: float = 0.15, seed: int = 0
+    context: AttributionContext, *, samples: int = 16, noise: float = 0.15, seed: int = 0
 ) -> torch.Tensor:
     """Return the mean Grad-CAM++ of noisy copies, (B, h, w), for the targets of the clean images.
 
-    Signed where the layer is (Omeiza 2019). noise: as in `smooth_grad`.
+    Signed where the layer is (Omeiza 2019). The arguments are those of `smooth_grad`.
     """
     maps = []
-    for copies in _noisy(case, samples, noise, seed):
+    for copies in _noisy(context, samples, noise, seed):
         noisy = dataclasses.replace(
-            case,
-            images=copies.flatten(0, 1).to(case.images.dtype),  # (n * B, C, H, W)
-            wanted=case.targets.repeat(len(copies)),
-            asked=case.layer,
+            context,
+            images=copies.flatten(0, 1).to(context.images.dtype),  # (n * B, C, H, W)
+            requested_targets=context.targets.repeat(len(copies)),
+            requested_layer=context.layer,
         )
         each = grad_cam_plus_plus(*noisy.record())  # (n * B, h, w)
         maps.append(each.unflatten(0, (len(copies), -1)).sum(0))
     return torch.stack(maps).sum(0) / samples
 
 
-def _noisy(case: Case, samples: int, noise: float, seed: int) -> Iterator[torch.Tensor]:
+def _noisy(context: AttributionContext, samples: int, noise: float, seed: int) -> Iterator[torch.Tensor]:
     """Yield Gaussian copies (n, B, C, H, W), `samples` of each image in all.
 
     Every image meets the same draws, scaled by its own range: so neither the rest of the batch nor
     the size of a pass changes what it gets.
     """
     generator = torch.Generator().manual_seed(seed)
-    images = widened(case.images)
+    images = widened(context.images)
     low, high = images.flatten(1).aminmax(dim=1)
     scale = noise * (high - low).view(-1, *[1] * (images.ndim - 1))  # (B, 1, 1, 1)
-    for start in range(0, samples, per_pass(case)):
-        count = min(per_pass(case), samples - start)
+    for start in range(0, samples, context.copies_per_pass):
+        count = min(context.copies_per_pass, samples - start)
         # One draw at a time: a longer call of randn does not continue where two shorter ones end.
         draws = [torch.randn(images.shape[1:], generator=generator) for _ in range(count)]
         yield images + scale * torch.stack(draws)[:, None].to(images)

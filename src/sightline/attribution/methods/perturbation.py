@@ -17,11 +17,11 @@ With y the target's score, x the image, A_k the channels of the layer and Up the
     occlusion      the mean of y(x) - y(x with a patch painted over), over the patches that cover a pixel
                    Zeiler & Fergus 2014, arXiv:1311.2901, section 4.2
 
-All run in passes of about `case.batch_size` images: the memory grows with that and not with the
+All run in passes of about `context.batch_size` images: the memory grows with that and not with the
 number of channels, masks or patches, and the result does not depend on it.
 
 Deviations. Ablation-CAM divides by |y| (the paper by y, which turns the map over where y < 0). RISE
-subtracts the mean score: eq. 6 alone is mostly that mean, times how often chance showed the pixel;
+subtracts the mean score: eq. 6 alone is mostly that mean, times how often a random mask showed the pixel;
 what is left is signed, and above 0 where showing the pixel raises the score.
 """
 
@@ -33,64 +33,73 @@ from collections.abc import Callable, Iterator
 
 import torch
 
-from sightline.attribution.context import Case, per_pass, scores
+from sightline.attribution.context import AttributionContext
 from sightline.attribution.scaling import resize, to_unit
 from sightline.attribution.wrapped_model import widened
-from sightline.errors import SightlineError
+from sightline.errors import InputError
 
 # Images (B, C, H, W) to what they are painted over with, of the same shape.
 Fill = Callable[[torch.Tensor], torch.Tensor]
 
 
-def score_cam(case: Case, *, autocast: torch.dtype | None = None) -> torch.Tensor:
+def score_cam(context: AttributionContext, *, autocast: torch.dtype | None = None) -> torch.Tensor:
     """Return sum_k softmax_k(score of the image seen through channel k) A_k, (B, h, w) (Wang 2020).
 
     At most K passes per image: a flat channel has no min-max mask, so it gets no pass and no weight.
-    autocast: a lower precision for the passes, such as torch.bfloat16; weights and maps stay wide.
+
+    Args:
+        context: Model, images and targets.
+        autocast: A lower precision for the passes, such as torch.bfloat16; weights and maps stay wide.
     """
-    activations = case.activations  # (B, K, h, w)
+    activations = context.activations  # (B, K, h, w)
     low, high = activations.flatten(2).aminmax(dim=2)  # (B, K)
     # Rounding leaves a constant channel with ripples, which min-max would blow up into a mask.
     varied = (high - low) > 1e-6 * torch.maximum(low.abs(), high.abs())
     pairs = varied.nonzero()  # (M, 2): image, channel
     found = torch.full_like(low, -torch.inf)
-    for chunk in case.chunks(len(pairs)):
+    for chunk in context.chunks(len(pairs)):
         rows, channels = pairs[chunk].unbind(1)
-        masks = to_unit(resize(activations[rows, channels], case.images.shape[2:]))  # (n, H, W)
-        images = case.images[rows] * masks[:, None].to(case.images)
+        masks = to_unit(resize(activations[rows, channels], context.images.shape[2:]))  # (n, H, W)
+        images = context.images[rows] * masks[:, None].to(context.images)
         with _precision(autocast, images.device):
-            found[rows, channels] = case.score(images, rows).to(found)
+            found[rows, channels] = context.score(images, rows).to(found)
     weights = found.softmax(dim=1).nan_to_num()  # NaN where all channels are flat
     return torch.einsum("bk,bk...->b...", weights, activations)
 
 
-def ablation_cam(case: Case) -> torch.Tensor:
+def ablation_cam(context: AttributionContext) -> torch.Tensor:
     """Return sum_k (y - y_without_k) / |y| A_k, (B, h, w), signed (Desai & Ramaswamy 2020, eq. 3).
 
     Behind a linear head the drop is w_k mean(A_k): one forward pass in all. Elsewhere what follows
     the layer runs once for each channel, and what precedes it once for each image.
     """
-    activations, y = case.activations, _scores_now(case)[:, None]  # (B, K, h, w), (B, 1)
-    if case.head:
-        drops = case.head.weight[case.targets] * activations.flatten(2).mean(2)  # (B, K)
+    activations, y = context.activations, _current_scores(context)[:, None]  # (B, K, h, w), (B, 1)
+    if context.head:
+        drops = context.head.weight[context.targets] * activations.flatten(2).mean(2)  # (B, K)
     else:
-        drops = y - torch.stack([_without_each_channel(case, row) for row in range(len(y))])
+        drops = y - torch.stack([_without_each_channel(context, row) for row in range(len(y))])
     return torch.einsum("bk,bk...->b...", drops / y.abs(), activations)
 
 
-def rise(case: Case, *, masks: int = 1000, cells: int = 7, share: float = 0.5, seed: int = 0) -> torch.Tensor:
+def rise(
+    context: AttributionContext, *, masks: int = 1000, cells: int = 7, share: float = 0.5, seed: int = 0
+) -> torch.Tensor:
     """Return what seeing a pixel adds to the score, (B, H, W), signed (Petsiuk 2018, eq. 6, centred).
 
-    masks: how many, N; the noise of the map falls with its square root (the paper takes 4,000 and more).
-    cells: of the random grid, along each side. share: of the cells that are shown, p.
+    Args:
+        context: Model, images and targets.
+        masks: How many, N; the noise of the map falls with its square root (the paper takes 4,000 and more).
+        cells: Of the random grid, along each side.
+        share: Of the cells that are shown, p.
+        seed: Of the masks.
     """
-    images = widened(case.images)
+    images = widened(context.images)
     size, black = images.shape[2:], torch.zeros_like(images)
     weighted, shown = torch.zeros_like(images[:, 0]), torch.zeros_like(images[0, 0])  # sums of y_i M_i, M_i
     total = images.new_zeros(len(images))  # sum of y_i
-    for some in _random_masks(size, masks, cells, share, seed, per_pass(case)):
+    for some in _random_masks(size, masks, cells, share, seed, context.copies_per_pass):
         some = some.to(images)  # (n, H, W)
-        y = _scores_behind(case, some, black)  # (n, B)
+        y = _scores_behind(context, some, black)  # (n, B)
         weighted += torch.einsum("nb,n...->b...", y, some)
         shown += some.sum(0)
         total += y.sum(0)
@@ -103,59 +112,67 @@ def mean_colour(images: torch.Tensor) -> torch.Tensor:
 
 
 def occlusion(
-    case: Case, *, patch: int | None = None, stride: int | None = None, fill: Fill = mean_colour
+    context: AttributionContext,
+    *,
+    patch: int | None = None,
+    stride: int | None = None,
+    fill: Fill = mean_colour,
 ) -> torch.Tensor:
     """Return the mean drop of the score under the patches on a pixel, (B, H, W), signed (Zeiler 2014).
 
-    patch: the side in pixels; an eighth of the image's shorter side by default. stride: from one
-    patch to the next; half a patch by default. The last patch ends at the border. fill: what is painted.
+    Args:
+        context: Model, images and targets.
+        patch: The side in pixels; an eighth of the image's shorter side by default.
+        stride: From one patch to the next; half a patch by default. The last patch ends at the border.
+        fill: From images (B, C, H, W) to what the patches show, of the same shape.
 
-    Raises SightlineError if patches do not fit into the image, or leave gaps.
+    Raises:
+        InputError: Patches do not fit into the image, or leave gaps.
     """
-    size = case.images.shape[2:]
+    size = context.images.shape[2:]
     patch = max(1, min(size) // 8) if patch is None else patch
     stride = max(1, patch // 2) if stride is None else stride
     if not 1 <= stride <= patch <= min(size):
-        raise SightlineError(
+        raise InputError(
             f"patch is {patch} and stride {stride} for images of {tuple(size)}; occlusion needs "
             f"1 <= stride <= patch <= {min(size)}"
         )
-    images, y = widened(case.images), _scores_now(case)
+    images, y = widened(context.images), _current_scores(context)
     painted = fill(images)
     starts = [sorted({*range(0, length - patch, stride), length - patch}) for length in size]
     boxes = [tuple(slice(s, s + patch) for s in corner) for corner in itertools.product(*starts)]
     drops, covers = torch.zeros_like(images[:, 0]), torch.zeros_like(images[0, 0])
-    for first in range(0, len(boxes), per_pass(case)):
-        some = boxes[first : first + per_pass(case)]
+    for first in range(0, len(boxes), context.copies_per_pass):
+        some = boxes[first : first + context.copies_per_pass]
         masks = images.new_ones(len(some), *size)  # (n, H, W)
         for mask, box in zip(masks, some, strict=True):
             mask[box] = 0
-        drop = y - _scores_behind(case, masks, painted)  # (n, B)
+        drop = y - _scores_behind(context, masks, painted)  # (n, B)
         drops += torch.einsum("nb,n...->b...", drop, 1 - masks)
         covers += (1 - masks).sum(0)
     return drops / covers
 
 
-def _scores_now(case: Case) -> torch.Tensor:
-    return case.logits.gather(1, case.targets[:, None])[:, 0]  # (B,)
+def _current_scores(context: AttributionContext) -> torch.Tensor:
+    return context.logits.gather(1, context.targets[:, None])[:, 0]  # (B,)
 
 
-def _without_each_channel(case: Case, row: int) -> torch.Tensor:
+def _without_each_channel(context: AttributionContext, row: int) -> torch.Tensor:
     """Return the score of image `row` with each channel of the layer set to 0 in turn: (K,)."""
-    activations = case.activations[row]  # (K, h, w)
-    found = _scores_now(case)[row].repeat(len(activations))
+    activations = context.activations[row]  # (K, h, w)
+    found = _current_scores(context)[row].repeat(len(activations))
     live = activations.flatten(1).any(1).nonzero()[:, 0]  # to set a channel to 0 that is 0 changes nothing
-    for chunk in case.chunks(len(live)):
+    for chunk in context.chunks(len(live)):
         channels = live[chunk]
         ablated = activations.repeat(len(channels), *[1] * activations.ndim)  # (n, K, h, w)
         ablated[torch.arange(len(channels)), channels] = 0
-        found[channels] = case.tail(ablated, row)[:, case.targets[row]]
+        found[channels] = context.run_from_layer(ablated, row)[:, context.targets[row]]
     return found
 
 
-def _scores_behind(case: Case, masks: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
+def _scores_behind(context: AttributionContext, masks: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
     """Return the scores (n, B) of every image behind every mask (n, H, W): `hidden` where a mask is 0."""
-    return scores(case, torch.lerp(hidden, widened(case.images), masks[:, None, None])).to(hidden)
+    return context.score_copies(torch.lerp(hidden, widened(context.images), masks[:, None, None])).to(hidden)
 
 
 def _random_masks(

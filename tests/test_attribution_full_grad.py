@@ -2,14 +2,14 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from explain_nets import Staged, pictures, pooled, seeded
+from attribution_nets import Staged, pictures, pooled, seeded
 from torch import nn
 
 from sightline.attribution import explain
-from sightline.attribution.context import Case
+from sightline.attribution.context import AttributionContext
 from sightline.attribution.hooks import at_rest
 from sightline.attribution.methods.full_grad import each_term, full_grad
-from sightline.attribution.wrapped_model import subject_of
+from sightline.attribution.wrapped_model import wrap_model
 from sightline.models import Normalize
 
 
@@ -45,10 +45,10 @@ def scrambled(build):
 
 def terms_of(model, images, targets):
     found = []
-    case = Case(subject_of(model), images, targets)
+    context = AttributionContext(wrap_model(model), images, targets)
     with at_rest(model):
-        each_term(case, found.append)
-        return found, case.logits.gather(1, case.targets[:, None])[:, 0]
+        each_term(context, found.append)
+        return found, context.logits.gather(1, context.targets[:, None])[:, 0]
 
 
 @pytest.mark.parametrize("build", [Piecewise, pooled])

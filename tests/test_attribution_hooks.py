@@ -5,7 +5,7 @@ import tracemalloc
 import numpy as np
 import pytest
 import torch
-from explain_nets import Staged, nonlinear, pictures, seeded
+from attribution_nets import Staged, nonlinear, pictures, seeded
 from torch import nn
 from torch.nn import functional
 

@@ -3,49 +3,51 @@
 import numpy as np
 import pytest
 import torch
-from explain_nets import Staged, nonlinear, pictures, pooled, seeded
-from explain_transformers import vit_timm
+from attribution_nets import Staged, nonlinear, pictures, pooled, seeded
+from attribution_transformers import vit_timm
 from torch import nn
 
-from sightline.attribution import Case, explain
+from sightline.attribution import AttributionContext, explain
 from sightline.attribution.hooks import at_rest
-from sightline.attribution.wrapped_model import subject_of
+from sightline.attribution.wrapped_model import wrap_model
 
 
-def make(model: nn.Module, images=None, wanted=None, layer=None, **options) -> Case:
-    return Case(subject_of(model), pictures() if images is None else images, wanted, layer, **options)
+def make(model: nn.Module, images=None, requested_targets=None, layer=None, **options) -> AttributionContext:
+    return AttributionContext(
+        wrap_model(model), pictures() if images is None else images, requested_targets, layer, **options
+    )
 
 
 def test_score_is_the_logit_of_the_target_that_each_image_belongs_to():
     model = seeded(pooled)
-    case, others = make(model, wanted=torch.tensor([3, 0, 1])), pictures(4, seed=9)
+    context, others = make(model, requested_targets=torch.tensor([3, 0, 1])), pictures(4, seed=9)
     expected = model(others).detach()
     with at_rest(model):
-        scores = case.score(others, torch.tensor([2, 0, 0, 1]))
+        scores = context.score(others, torch.tensor([2, 0, 0, 1]))
         np.testing.assert_allclose(scores, expected[range(4), [1, 3, 3, 0]], rtol=1e-5)
-        np.testing.assert_allclose(case.score(others[:3]), expected[range(3), [3, 0, 1]], rtol=1e-5)
+        np.testing.assert_allclose(context.score(others[:3]), expected[range(3), [3, 0, 1]], rtol=1e-5)
         assert not scores.requires_grad
         with torch.enable_grad():
-            assert case.score(others[:3].requires_grad_()).requires_grad
+            assert context.score(others[:3].requires_grad_()).requires_grad
 
 
 def test_chunks_cover_everything_once():
-    case = make(seeded(pooled), batch_size=4)
-    assert [(part.start, part.stop) for part in case.chunks(10)] == [(0, 4), (4, 8), (8, 10)]
-    assert list(case.chunks(0)) == []
+    context = make(seeded(pooled), batch_size=4)
+    assert [(part.start, part.stop) for part in context.chunks(10)] == [(0, 4), (4, 8), (8, 10)]
+    assert list(context.chunks(0)) == []
 
 
 def test_record_is_what_the_layer_puts_out_and_its_gradient():
     model, images = seeded(nonlinear), pictures()
-    case = make(model, images, torch.tensor([0, 3, 1]), "3")
+    context = make(model, images, torch.tensor([0, 3, 1]), "3")
     with at_rest(model):
-        activations, gradients = case.record()
+        activations, gradients = context.record()
     A = model[:4](images).detach().requires_grad_()
     (expected,) = torch.autograd.grad(model[4:](A)[range(3), [0, 3, 1]].sum(), A)
     np.testing.assert_allclose(activations, A.detach(), rtol=1e-5)
     np.testing.assert_allclose(gradients, expected, rtol=1e-4, atol=1e-8)
     with at_rest(model):
-        mixed = case.slopes(torch.tensor([[0.0, 1, 0, -2]] * 3))
+        mixed = context.slopes(torch.tensor([[0.0, 1, 0, -2]] * 3))
     (expected,) = torch.autograd.grad((model[4:](A) @ torch.tensor([0.0, 1, 0, -2])).sum(), A)
     np.testing.assert_allclose(mixed, expected, rtol=1e-4, atol=1e-8)
 
@@ -71,13 +73,13 @@ class Skip(nn.Module):
 @pytest.mark.parametrize(("join", "stems"), [(False, 1), (True, 6)])
 def test_the_tail_runs_what_comes_before_the_layer_once_where_it_broadcasts(join, stems):
     model = Skip(join)
-    case = make(model, wanted=1, layer="conv")
+    context = make(model, requested_targets=1, layer="conv")
     replaced = torch.randn(6, 4, 10, 10, generator=torch.Generator().manual_seed(2))
     kept = replaced.clone()
     with at_rest(model):
-        case.tail(replaced, row=2)
+        context.run_from_layer(replaced, row=2)
         model.stems = 0
-        logits = case.tail(replaced, row=2)
+        logits = context.run_from_layer(replaced, row=2)
         assert model.stems == stems
         assert torch.equal(replaced, kept)  # an in-place ReLU follows
         before = model.stem(pictures()[2:])
@@ -88,22 +90,24 @@ def test_the_tail_runs_what_comes_before_the_layer_once_where_it_broadcasts(join
 
 def test_the_tail_gives_gradients_when_they_are_enabled():
     model = seeded(nonlinear)
-    case = make(model, wanted=1, layer="3")
+    context = make(model, requested_targets=1, layer="3")
     with at_rest(model):
-        _, gradients = case.record()
+        _, gradients = context.record()
         with torch.enable_grad():
-            leaf = case.activations[1:2].clone().requires_grad_()
-            (again,) = torch.autograd.grad(case.tail(leaf, 1)[0, 1], leaf)
+            leaf = context.activations[1:2].clone().requires_grad_()
+            (again,) = torch.autograd.grad(context.run_from_layer(leaf, 1)[0, 1], leaf)
     np.testing.assert_allclose(again[0], gradients[1], rtol=1e-4, atol=1e-7)
 
 
 def test_the_tail_of_a_transformer_keeps_the_class_token():
     model, images = seeded_transformer(vit_timm), pictures(2, size=24)
-    case = make(model, images, 1, "blocks.1.norm1")
+    context = make(model, images, 1, "blocks.1.norm1")
     with at_rest(model):
-        same = case.tail(case.activations[[1, 1]], row=1)
-        np.testing.assert_allclose(same, case.logits[[1, 1]], rtol=1e-4, atol=1e-5)
-        changed = case.tail(case.activations[[0, 1]], row=1)  # the patches of image 0, the class token of 1
+        same = context.run_from_layer(context.activations[[1, 1]], row=1)
+        np.testing.assert_allclose(same, context.logits[[1, 1]], rtol=1e-4, atol=1e-5)
+        changed = context.run_from_layer(
+            context.activations[[0, 1]], row=1
+        )  # the patches of image 0, the class token of 1
         tokens = model.blocks[1].norm1(model.blocks[0](embedded(model, images)))
         tokens[1, 1:] = tokens[0, 1:]
         x = model.blocks[0](embedded(model, images))[1:]
@@ -122,7 +126,7 @@ def embedded(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
     return torch.cat([model.prefix.expand(len(images), -1, -1), model.patch_embed(images)], 1)
 
 
-def test_the_head_is_found_by_shape_and_believed_by_its_numbers():
+def test_the_head_is_found_by_shape_and_accepted_by_its_numbers():
     model = seeded(Staged)
     at_the_end, before = make(model, layer="layer4"), make(model, layer="layer3")
     with at_rest(model):
@@ -130,7 +134,6 @@ def test_the_head_is_found_by_shape_and_believed_by_its_numbers():
         assert head is not None
         assert head.name == "fc"
         assert torch.equal(head.weight, model.fc.weight)
-        assert at_the_end.affine
         assert before.head is None  # layer3 has 8 channels too, as many as the head takes
     model.fc.register_forward_hook(lambda module, inputs, output: output / 9)
     with at_rest(model):
@@ -147,10 +150,10 @@ def test_a_methods_first_read_makes_one_pass_for_everything():
 
     model = Counting().eval()
 
-    def method(case):
-        case.record()
-        case.slopes(torch.ones_like(case.logits))
-        return case.activations.mean(1)
+    def method(context):
+        context.record()
+        context.slopes(torch.ones_like(context.logits))
+        return context.activations.mean(1)
 
     explain(model, pictures(4), layer="layer3", method=method)
     assert model.passes == 1
@@ -160,9 +163,9 @@ def test_a_methods_first_read_makes_one_pass_for_everything():
 
 
 def test_logits_first_read_inside_a_precision_of_the_methods_own_are_in_full_precision():
-    def method(case):
+    def method(context):
         with torch.autocast("cpu", torch.bfloat16):
-            return case.score(case.images)[:, None, None] * case.images.mean(1)
+            return context.score(context.images)[:, None, None] * context.images.mean(1)
 
     model, images = seeded(Staged), pictures()
     with torch.no_grad():
@@ -172,8 +175,9 @@ def test_logits_first_read_inside_a_precision_of_the_methods_own_are_in_full_pre
 def test_only_a_layer_that_was_read_is_named():
     model = seeded(Staged)
     assert (
-        explain(model, pictures(), method=lambda case: case.images.mean(1), layer="layer2").layer == "input"
+        explain(model, pictures(), method=lambda context: context.images.mean(1), layer="layer2").layer
+        == "input"
     )
-    assert explain(model, pictures(), method=lambda case: case.activations.mean(1), layer="layer2").layer == (
-        "layer2"
-    )
+    assert explain(
+        model, pictures(), method=lambda context: context.activations.mean(1), layer="layer2"
+    ).layer == ("layer2")

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from explain_nets import Staged, nonlinear, pictures, pooled, seeded
+from attribution_nets import Staged, nonlinear, pictures, pooled, seeded
 
 from sightline.attribution import class_maps, explain, explain_difference
 from sightline.errors import SightlineError

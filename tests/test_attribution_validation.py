@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from explain_nets import Staged, Wrapped, naive_grad_cam, nonlinear, pictures, pooled, seeded
+from attribution_nets import Staged, Wrapped, naive_grad_cam, nonlinear, pictures, pooled, seeded
 from torch import nn
 
 from sightline.attribution import (
@@ -90,7 +90,7 @@ def test_several_layers_are_scaled_resized_and_joined_by_a_function():
     assert {"mean": mean, "max": maximum, "product": product} == COMBINATIONS
 
 
-def test_layers_of_a_case_method_are_joined_too():
+def test_layers_of_a_context_method_are_joined_too():
     model, images = seeded(Staged), pictures(2, size=24)
     joined = explain(model, images, 1, layer=["layer2", "layer3"], method="shapley_cam")
     assert joined.maps.shape == (2, 12, 12)

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from attribution_nets import Staged, nonlinear, pictures, pooled, seeded
 from captum.attr import Occlusion
-from explain_nets import Staged, nonlinear, pictures, pooled, seeded
 from torch import nn
 
 from sightline.attribution import explain

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from explain_nets import Staged, nonlinear, pictures, pooled, seeded
+from attribution_nets import Staged, nonlinear, pictures, pooled, seeded
 from torch import nn
 
 from sightline.attribution import METHODS, explain, preflight
@@ -77,9 +77,9 @@ def test_hazards_are_said_each_in_a_sentence():
     assert coarse == "the map has 3x3 cells, too few to say where; layer 'layer3' is finer."
     in_place = hazards(seeded(Staged), images, "layer3.1")
     assert (
-        "an in-place operation overwrites what this layer puts out; the maps here are made from a" in in_place
+        "an in-place operation overwrites the output of this layer; the maps here are made from a" in in_place
     )
-    assert "% of what the layer puts out is below 0, as it is not the output of a ReLU: xgrad_cam" in in_place
+    assert "% of the layer's output is below 0, as its last step is not a ReLU: xgrad_cam" in in_place
     frozen = seeded(Staged)
     frozen.stem.requires_grad_(False)
     assert "4 of 22 parameters are frozen: maps do not need their gradients" in hazards(frozen, images)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from attribution_nets import Staged, naive_grad_cam, nonlinear, pictures, pooled, seeded
 from captum.attr import Deconvolution, GuidedBackprop, IntegratedGradients, Saliency
-from explain_nets import Staged, naive_grad_cam, nonlinear, pictures, pooled, seeded
 from torch import nn
 
 from sightline.attribution import explain

@@ -4,7 +4,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from explain_nets import Staged, pictures, pooled, seeded
+from attribution_nets import Staged, pictures, pooled, seeded
 from PIL import Image
 from torch import nn
 
@@ -206,9 +206,22 @@ def test_statuses_tell_the_outcomes_apart():
         return torch.tensor([1.0, -1.0, float("nan"), 0.0]).view(4, 1, 1).expand(4, *activations.shape[2:])
 
     result = explain(seeded(pooled), pictures(4), 0, layer="1", method=maps)
-    assert result.status == ("ok", "no positive evidence", "not finite", "no positive evidence")
+    assert result.status == ("constant", "no positive evidence", "not finite", "no positive evidence")
     np.testing.assert_array_equal(result.heatmaps()[1:], np.zeros((3, 12, 12)))
     assert result.heatmaps()[0].min() == 1
+
+
+@pytest.mark.parametrize(
+    ("bump", "status"), [(0.0, "constant"), (1e-7, "constant"), (1e-4, "ok"), (-1e-4, "ok"), (1.0, "ok")]
+)
+@pytest.mark.parametrize("level", [1.0, 1e-12])
+def test_a_map_that_is_the_same_everywhere_is_constant_whatever_its_level(bump, status, level):
+    def maps(activations, gradients):
+        found = torch.full((3, *activations.shape[2:]), level)
+        found[:, 1, 2] *= 1 + bump
+        return found
+
+    assert explain(seeded(pooled), pictures(3), 0, layer="1", method=maps).status == (status,) * 3
 
 
 def test_heat_maps_are_of_the_images_size_unless_told(model):
@@ -227,9 +240,9 @@ def test_an_overlay_takes_the_explained_images(model):
     np.testing.assert_array_equal(result.overlay(images, opacity=0), pixels)
     with fails(r"images range from -2 to 3; pictures need \[0, 1\]: pass them before normalisation"):
         result.overlay(torch.linspace(-2, 3, 3 * 3 * 16 * 16).view(3, 3, 16, 16))
-    with fails(r"images are torch.uint8 \(3, 16, 16, 3\); they need float \(B, 3, H, W\)"):
+    with fails(r"images are torch.uint8 \(3, 16, 16, 3\); pass float \(B, 3, H, W\)"):
         result.overlay(torch.from_numpy(pixels))
-    with fails(r"images are torch.uint8 \(3, 3, 16, 16\); they need float"):
+    with fails(r"images are torch.uint8 \(3, 3, 16, 16\); pass float"):
         result.overlay((images * 255).to(torch.uint8))
     np.testing.assert_array_equal(result.overlay(images.numpy()), result.overlay(images))
 

@@ -6,12 +6,12 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from explain_nets import nonlinear, pictures, pooled, seeded
-from test_explain_hooks import snapshot, used
+from attribution_nets import nonlinear, pictures, pooled, seeded
+from test_attribution_hooks import snapshot, used
 from torch import nn
 
 from sightline.attribution import METHODS, explain
-from sightline.attribution.methods.registry import takes_case
+from sightline.attribution.methods import takes_context
 from sightline.errors import SightlineError
 
 # So many passes that a test of what is left behind needs fewer.
@@ -133,21 +133,21 @@ def test_a_thousand_calls_do_not_grow():
 
 def test_the_two_forms_are_told_apart_by_what_they_demand():
     class Callable:
-        def __call__(self, case):
-            return case.images.mean(1)
+        def __call__(self, context):
+            return context.images.mean(1)
 
-    def with_default(case, factor=2):
-        return factor * case.images.mean(1)
+    def with_default(context, factor=2):
+        return factor * context.images.mean(1)
 
-    def keyword(case, *, factor=2):
-        return factor * case.images.mean(1)
+    def keyword(context, *, factor=2):
+        return factor * context.images.mean(1)
 
     def two(activations, gradients, *more, power=1):
         return activations.sum(1)
 
     model, images = seeded(pooled), pictures()
     for method in (Callable(), with_default, keyword, partial(two, power=2)):
-        assert takes_case(method) is (getattr(method, "func", None) is not two)
+        assert takes_context(method) is (getattr(method, "func", None) is not two)
         assert explain(model, images, 0, method=method).maps.shape == (3, 12, 12)
     assert explain(model, images, method=Callable()).method == "Callable"
     assert explain(model, images, method=partial(two, power=2)).method == "two"
@@ -161,7 +161,7 @@ def test_a_function_of_neither_form_is_refused(method, count):
     with pytest.raises(
         SightlineError,
         match=rf"method <lambda> has {count} parameters without default; a method takes \(activations, "
-        r"gradients\), or \(case\)",
+        r"gradients\), or \(context\)",
     ):
         explain(seeded(pooled), pictures(), method=method)
 
@@ -169,12 +169,12 @@ def test_a_function_of_neither_form_is_refused(method, count):
 @pytest.mark.parametrize(
     ("method", "message"),
     [
-        (lambda case: case.images, r"returned \(3, 3, 12, 12\); a method returns .*, here \(3, h, w\)"),
+        (lambda context: context.images, r"returned \(3, 3, 12, 12\); a method returns .*, here \(3, h, w\)"),
         (
-            lambda case: case.images[:2].mean(1),
+            lambda context: context.images[:2].mean(1),
             r"returned \(2, 12, 12\); a method returns .*, here \(3, h, w\)",
         ),
-        (lambda case: None, r"returned NoneType; a method returns a tensor \(B, h, w\), here \(3, h, w\)"),
+        (lambda context: None, r"returned NoneType; a method returns a tensor \(B, h, w\), here \(3, h, w\)"),
     ],
 )
 def test_what_a_method_of_a_case_returns_is_checked(method, message):
