@@ -1,12 +1,13 @@
-"""Accuracy and time of a recipe over several seeds: plain, and with its views beside it.
+"""Accuracy and time of a recipe over several seeds: plain, and with test-time augmentation.
 
     python benchmarks/accuracy.py cifar10-quick --data-dir DIR --seeds 0,1,2 --json FILE
     python benchmarks/accuracy.py cifar10-quick --holdout --set schedule.max_lr=1.0 ...
 
 Each seed is trained and its test split predicted; no explanations, no report. Seconds are those of the
-training with the evaluation after each epoch and, apart, of the prediction of all views; the file has those
-of the start too, in which data are loaded and precision and memory format measured. With --json the file is
-written after each seed, and seeds that it holds for the same recipe and changes are not run again.
+training with the evaluation after each epoch and, apart, of the prediction with test-time augmentation; the
+file has those of the start too, in which data are loaded and precision and memory format measured. With
+--json the file is written after each seed; seeds that it holds for the same recipe and changes are not run
+again.
 
 --holdout chooses hyperparameters honestly: the test split is put away, a tenth of the training split (5,000
 images of CIFAR-10, the same ones for every seed) takes its place, and the rest is trained on.
@@ -111,17 +112,17 @@ def _one(options: argparse.Namespace, seed: int) -> dict[str, Any]:
 
 def _predicted(run: Run, data: Dataset, device: str) -> dict[str, Any]:
     model, _ = load_model(run.folder)
-    views, precision = run.recipe.analysis.views, run.recipe.training.precision
+    tta, precision = run.recipe.analysis.tta, run.recipe.training.precision
     begin = time.perf_counter()
     found = predict_tta(
-        model.to(device), data.test, tta=views, class_names=data.class_names, precision=precision
+        model.to(device), data.test, tta=tta, class_names=data.class_names, precision=precision
     )
     seconds = time.perf_counter() - begin
     return {
         "images": len(data.test),
         "accuracy": accuracy(found.plain),
-        "accuracy_with_views": accuracy(found.mean),
-        "views": views,
+        "accuracy_with_tta": accuracy(found.mean),
+        "tta": tta,
         "predict_seconds": seconds,
     }
 
@@ -134,13 +135,13 @@ def _held_out(data: Dataset) -> Dataset:
 def _summarize(rows: list[dict[str, Any]], options: argparse.Namespace) -> None:
     split = "held-out tenth of the training split" if options.holdout else "test split"
     print(f"{options.recipe} {' '.join(options.changes)}: {split}, {rows[0]['images']} images")
-    print(f"seed  plain    {rows[0]['views']:<14}  training  all views")
+    print(f"seed  plain    {rows[0]['tta']:<14}  training  prediction")
     for row in rows:
-        shares = f"{100 * row['accuracy']:.2f} %  {100 * row['accuracy_with_views']:.2f} %"
+        shares = f"{100 * row['accuracy']:.2f} %  {100 * row['accuracy_with_tta']:.2f} %"
         print(
             f"{row['seed']:>4}  {shares:<24}  {row['train_seconds']:6.1f} s  {row['predict_seconds']:6.1f} s"
         )
-    for name in ("accuracy", "accuracy_with_views", "train_seconds"):
+    for name in ("accuracy", "accuracy_with_tta", "train_seconds"):
         values = np.array([row[name] for row in rows]) * (1 if name == "train_seconds" else 100)
         spread = f", standard deviation {values.std(ddof=1):.2f}" if len(values) > 1 else ""
         extent = f"{values.min():.2f} to {values.max():.2f}{spread}, n = {len(values)}"

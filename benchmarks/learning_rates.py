@@ -26,7 +26,7 @@ from harness import publish
 from sightline.data import Dataset
 from sightline.files import write_text
 from sightline.runs import describe_range_test, range_test, recipe_data, start_run, train
-from sightline.training import RATE_RULES, Recipe, load_recipe
+from sightline.training import LR_RULES, Recipe, load_recipe
 from sightline.training.trainer import hold_out
 
 GOAL = 0.3  # points
@@ -75,7 +75,7 @@ def main() -> None:
 
 def _train(recipe: Recipe, data: Dataset, lr: float, seed: int, device: str) -> dict[str, Any]:
     training = recipe.training.model_copy(update={"seed": seed})
-    changed = recipe.with_rate(lr).model_copy(update={"training": training})
+    changed = recipe.with_lr(lr).model_copy(update={"training": training})
     with tempfile.TemporaryDirectory() as folder:
         try:
             begun = start_run(changed, out=Path(folder) / "run", device=device)
@@ -111,7 +111,7 @@ def _verdict(rows: list[dict[str, Any]], recommended: str) -> None:
     for row in rows:
         behind = best[accuracy] - row[accuracy]
         within = f"within {GOAL}" if behind <= GOAL else f"not within {GOAL}"
-        for name in (*RATE_RULES, "trials"):
+        for name in (*LR_RULES, "trials"):
             if name in row["what"].split(", "):
                 chosen = ", recommended" if name == recommended else ""
                 print(f"{name} {row['rate']}{chosen}: {row[accuracy]:.2f} %, {behind:.2f} behind, {within}")

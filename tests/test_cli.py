@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from sightline.cli import main
-from sightline.training import RATE_RULES, RECIPES
+from sightline.training import LR_RULES, RECIPES
 
 SMALL = [
     "--epochs", "1", "--device", "cpu", "--set", "data.limit=200",
@@ -154,7 +154,7 @@ def test_find_lr_writes_its_table_and_plot(here, capsys, tmp_path):
         == 0
     )
     found = json.loads(capsys.readouterr().out)
-    assert set(found["suggestions"]) == {*RATE_RULES, "trials"}
+    assert set(found["suggestions"]) == {*LR_RULES, "trials"}
     assert found["suggestion"] == pytest.approx(found["suggestions"][found["recommended"]], rel=5e-3)
     assert names(tmp_path / "lr") == ["range_test.csv", "range_test.json", "range_test.png"]
 

@@ -38,7 +38,7 @@ ALLOWED = {
         "runs",
     },
 }
-GROUND = {"distributed", "errors", "extensions", "files", "logs", "stats"}
+GROUND = {"distributed", "errors", "extensions", "files", "logs", "signatures", "stats"}
 ROOMS = sorted(ALLOWED)
 
 

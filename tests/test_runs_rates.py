@@ -16,7 +16,7 @@ from sightline.cli import main
 from sightline.errors import SightlineError
 from sightline.models import create_model
 from sightline.runs import (
-    apply_rate,
+    apply_lr,
     load_run,
     range_test,
     recipe_data,
@@ -140,11 +140,11 @@ def test_the_test_is_that_of_the_recipe_without_what_it_holds_out():
 
 def test_find_takes_the_place_of_a_number_only():
     recipe = load_recipe("shapes-quick", ["schedule.max_lr=find"])
-    assert recipe.finds_rate
-    assert recipe.with_rate(0.3).schedule == recipe.schedule | {"max_lr": 0.3}
+    assert recipe.finds_lr
+    assert recipe.with_lr(0.3).schedule == recipe.schedule | {"max_lr": 0.3}
     with pytest.raises(SightlineError, match=r'schedule.max_lr is "find"; a run finds it before it trains'):
         recipe.make_schedule()
-    assert load_recipe("resnet18-step", ["schedule.lr=find"]).rate_key == "lr"
+    assert load_recipe("resnet18-step", ["schedule.lr=find"]).lr_key == "lr"
     for change in ("schedule.max_lr=fnd", "schedule.peak=find", "schedule.lr=find"):
         with pytest.raises(SightlineError, match=r"recipe: schedule \(triangle\)"):
             load_recipe("shapes-quick", [change])
@@ -153,7 +153,7 @@ def test_find_takes_the_place_of_a_number_only():
 def test_the_rate_is_written_into_a_recipe_and_nothing_else_is_changed(tmp_path):
     path = tmp_path / "mine.toml"
     path.write_bytes(MINE.replace("\n", "\r\n").encode())  # as an editor on Windows leaves it
-    line = apply_rate(*recipe_file(path), 0.25)
+    line = apply_lr(*recipe_file(path), 0.25)
     assert line == f"{path}: schedule.max_lr = 0.25 (was 0.1)"
     expected = MINE.replace("max_lr = 0.1 ", "max_lr = 0.25 ").replace("\n", "\r\n")
     assert path.read_bytes().decode() == expected
@@ -174,9 +174,9 @@ def test_the_rate_finds_its_place_however_the_schedule_is_written(text, tmp_path
     path = tmp_path / "mine.toml"
     path.write_text(text)
     before = load_recipe(path)
-    apply_rate(*recipe_file(path), 0.25)
+    apply_lr(*recipe_file(path), 0.25)
     after = load_recipe(path)
-    assert after == before.with_rate(0.25)
+    assert after == before.with_lr(0.25)
     comments = [part for part in text.split() if part.startswith("#")]
     assert [part for part in path.read_text().split() if part.startswith("#")] == comments
     changed = [line for line in path.read_text().splitlines() if line not in text.splitlines()]
@@ -200,15 +200,15 @@ def test_apply_changes_a_recipe_of_ones_own_in_place(tmp_path, capsys):
     assert main([*command, "--apply", "--json", "--quiet"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert result["recipe"] == str(path)
-    assert load_recipe(path) == check_recipe(tomllib.loads(MINE)).with_rate(result["suggestion"])
+    assert load_recipe(path) == check_recipe(tomllib.loads(MINE)).with_lr(result["suggestion"])
 
 
 def test_apply_writes_a_shipped_recipe_into_a_new_file(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     path, text = recipe_file("custom-resnet-24")
     assert path == Path("custom-resnet-24.toml")
-    assert apply_rate(path, text, 0.4) == "custom-resnet-24.toml: schedule.max_lr = 0.4 (a new file)"
-    assert load_recipe(path) == load_recipe("custom-resnet-24").with_rate(0.4)
+    assert apply_lr(path, text, 0.4) == "custom-resnet-24.toml: schedule.max_lr = 0.4 (a new file)"
+    assert load_recipe(path) == load_recipe("custom-resnet-24").with_lr(0.4)
     changed = set(path.read_text().splitlines()) ^ set(RECIPES["custom-resnet-24"].splitlines())
     assert len(changed) == 2  # one line, before and after
     with pytest.raises(SightlineError, match=r"custom-resnet-24\.toml is there already; to change it"):

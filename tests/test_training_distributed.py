@@ -26,7 +26,7 @@ from sightline.errors import SightlineError
 from sightline.models import choose_device
 from sightline.predictions import predict, read_predictions
 from sightline.training.callbacks import Lookahead
-from sightline.training.optimizers import set_rates
+from sightline.training.optimizers import set_lr
 from sightline.training.schedules import Progress
 from sightline.training.trainer import hold_out
 
@@ -174,7 +174,7 @@ def test_with_batch_norm_the_job_equals_a_slow_loop_over_the_parts(two, name, av
                 found = torch.autograd.grad(loss / len(labels), list(replica.parameters()))
                 for parameter, gradient in zip(model.parameters(), found, strict=True):
                     parameter.grad += gradient
-        set_rates(optimizer, options["schedule"](Progress(step, 4, 3)), None)
+        set_lr(optimizer, options["schedule"](Progress(step, 4, 3)), None)
         optimizer.step()
         for replica in replicas if averages else ():
             copy_parameters(model, replica)

@@ -382,8 +382,8 @@ def test_climbing_tries_few_rates_and_ends_at_the_lowest():
 
     assert list(climb(loss_at, 4.0)) == [2.0**k for k in range(-4, 3)]
     assert len(asked) == len(set(asked)) == 7
-    assert list(climb(loss_at, 2.0**-9, most=4)) == [2.0**k for k in range(-10, -6)]
-    assert list(climb(lambda lr: math.inf, 1.0, most=3)) == [0.25, 0.5, 1.0]  # downwards, if anywhere
+    assert list(climb(loss_at, 2.0**-9, limit=4)) == [2.0**k for k in range(-10, -6)]
+    assert list(climb(lambda lr: math.inf, 1.0, limit=3)) == [0.25, 0.5, 1.0]  # downwards, if anywhere
 
 
 def test_the_best_of_trials_is_half_of_the_vertex_of_a_parabola_in_the_logarithm():

@@ -115,7 +115,7 @@ def test_a_run_keeps_its_choice_and_a_resumed_one_does_not_choose_anew(tmp_path,
     small = [
         "model.options={widths=[8, 8, 8]}", "training.epochs=1", "data.limit=200",
         "analysis.range_test=false", "analysis.compare_images=0",
-        "analysis.mistakes=2", "analysis.correct=1", "analysis.samples=2", "analysis.views='mirror_shifts'",
+        "analysis.mistakes=2", "analysis.correct=1", "analysis.samples=2", "analysis.tta='mirror_shifts'",
     ]  # fmt: skip
     caplog.set_level("INFO", "sightline")
     run = sl.run("shapes-quick", changes=small, out=tmp_path / "run", device="cpu")
@@ -125,13 +125,13 @@ def test_a_run_keeps_its_choice_and_a_resumed_one_does_not_choose_anew(tmp_path,
     environment = json.loads((run.folder / "environment.json").read_text())
     assert environment["execution"] == "float32, contiguous: 2 images/s; float32, channels_last 0.50 of it"
     assert f"training in {environment['execution']}" in caplog.messages
-    # Both accuracies, from one pass over the views.
+    # Both accuracies, from one pass over the copies.
     found = sl.predictions.predict_tta(run.model(), run.data().test, tta="mirror_shifts")
     assert run.metrics["accuracy"] == found.plain.correct.mean()
-    assert run.metrics["accuracy_with_views"] == found.mean.correct.mean()
-    assert run.metrics["views"] == "mirror_shifts"
+    assert run.metrics["accuracy_with_tta"] == found.mean.correct.mean()
+    assert run.metrics["tta"] == "mirror_shifts"
     assert any(
-        line.endswith(f"mistakes in {len(found.plain)} images") and "% with views: m" in line
+        line.endswith(f"mistakes in {len(found.plain)} images") and "% with test-time augmentation: m" in line
         for line in caplog.messages
     )
 

@@ -9,7 +9,7 @@ from torch import nn
 from training_cases import QUIET, make_data, make_model
 
 from sightline.training import Freeze, constant, fit, load_recipe, muon
-from sightline.training.optimizers import orthogonalize, set_rates
+from sightline.training.optimizers import orthogonalize, set_lr
 
 
 def make_net(channels_last: bool = False) -> nn.Sequential:
@@ -48,7 +48,7 @@ def test_matrices_step_as_torch_does_on_flattened_copies(nesterov, channels_last
     vectors = [p for p in plain.parameters() if p.ndim == 1]
     rest = torch.optim.SGD(vectors, lr=0.04, momentum=0.7, nesterov=nesterov, weight_decay=0.05)
     for step in range(4):
-        set_rates(ours, 0.02, None)
+        set_lr(ours, 0.02, None)
         ours.zero_grad(set_to_none=True)
         loss_of(net, step).backward()
         ours.step()
@@ -72,7 +72,7 @@ def test_unit_norm_steps_as_the_speed_record_does():
     filters = [plain[0].weight, plain[3].weight]
     means = [torch.zeros_like(p) for p in filters]
     for step in range(3):
-        set_rates(ours, 0.02, None)
+        set_lr(ours, 0.02, None)
         ours.zero_grad(set_to_none=True)
         loss_of(net, step).backward()
         ours.step()

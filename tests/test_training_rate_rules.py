@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sightline.training import RATE_RULES
+from sightline.training import LR_RULES
 from sightline.training.lr_range_test import minimum_tenth, slide, steepest, valley
 
 GENERATOR = np.random.default_rng(0)
@@ -67,11 +67,11 @@ LOOPS = {
 }
 
 
-@pytest.mark.parametrize("name", RATE_RULES)
+@pytest.mark.parametrize("name", LR_RULES)
 def test_a_rule_equals_a_slow_loop_of_its_definition(name):
     for _ in range(100):
         lr, losses = some_curve()
-        assert RATE_RULES[name](lr, losses) == pytest.approx(LOOPS[name](lr, losses), rel=1e-12)
+        assert LR_RULES[name](lr, losses) == pytest.approx(LOOPS[name](lr, losses), rel=1e-12)
 
 
 def test_the_rules_on_a_curve_whose_answers_are_known():

@@ -32,7 +32,7 @@ from sightline.training import (
     sgd,
 )
 from sightline.training.checkpoint import load_checkpoint, save_checkpoint
-from sightline.training.optimizers import OPTIMIZERS, Muon, set_rates
+from sightline.training.optimizers import OPTIMIZERS, Muon, set_lr
 
 
 def make_data(train: int = 50, test: int = 30, seed: int = 0) -> Dataset:
@@ -287,7 +287,7 @@ def test_l1_adds_its_gradient():
 def test_normalisation_can_have_a_rate_of_its_own():
     model = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
     optimizer = sgd(weight_decay=0.02, bias_lr_factor=64)(model)
-    set_rates(optimizer, 0.5, 0.7)
+    set_lr(optimizer, 0.5, 0.7)
     filters, vectors = optimizer.param_groups
     assert [id(p) for p in filters["params"]] == [id(p) for p in model[0].parameters()]
     assert [id(p) for p in vectors["params"]] == [id(p) for p in model[1].parameters()]
@@ -305,7 +305,7 @@ def test_every_optimizer_is_that_of_torch_and_leaves_frozen_parameters_out():
         assert type(optimizer) is kinds[name]
         assert sum(len(group["params"]) for group in optimizer.param_groups) == 2
     optimizer = adamw()(model)
-    set_rates(optimizer, 0.1, 0.85)
+    set_lr(optimizer, 0.1, 0.85)
     assert optimizer.param_groups[0]["betas"] == (0.85, 0.999)
 
 

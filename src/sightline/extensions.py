@@ -33,8 +33,8 @@ from sightline.errors import InputError, UntrustedError, nearest
 
 GROUP = "sightline.plugins"
 KINDS = (
-    *("model", "data", "augmentation", "optimizer", "schedule", "average", "mix"),
-    *("metric", "method", "callback", "section"),
+    *("model", "data", "augmentation", "optimizer", "schedule", "weight_averaging", "mix"),
+    *("callback", "metric", "tta", "method", "section"),
 )
 """What a plugin can add; the first part of its entry point's name."""
 
@@ -78,7 +78,10 @@ def resolve(
             )
         return _loaded(kind, name, name)
     known = [*registry, *found]
-    raise InputError(f"{kind} {name!r} is not known; {nearest(name, known)}, or package.module:function")
+    raise InputError(
+        f"{kind} {name!r} is not known; {nearest(name, known) if known else 'there are no others'} "
+        "(a function of your own is written package.module:function)"
+    )
 
 
 def is_trusted(module: str, trust: Collection[str]) -> bool:

@@ -30,6 +30,12 @@ device = click.option("--device", default="auto", show_default=True, help="auto,
 data_dir = click.option(
     "--data-dir", type=PATH, help="Folder with the published archive of CIFAR, packed or unpacked."
 )
+trust = click.option(
+    "--trust",
+    multiple=True,
+    metavar="MODULE",
+    help="Import MODULE (package.module) if the file names a function in it; may be given several times.",
+)
 recipe = together(
     click.option("--data", help="Data set: a name, an image folder or an .npz file."),
     data_dir,
@@ -39,6 +45,7 @@ recipe = together(
     click.option(
         "--set", "changes", multiple=True, metavar="SECTION.KEY=VALUE", help="Change a value of the recipe."
     ),
+    trust,
     device,
 )
 folder = together(

@@ -25,6 +25,7 @@ def _begun(
     given: Mapping[str, Any],
     *,
     changes: Sequence[str],
+    trust: Sequence[str],
     device: str,
     out: Path | None,
     resume: Path | None,
@@ -40,11 +41,11 @@ def _begun(
     keep_freed_memory()
     if resume is None:
         changed = all_changes(changes, given)
-        begun = start_run(recipe or "shapes-quick", changes=changed, out=out, device=device)
+        begun = start_run(recipe or "shapes-quick", changes=changed, trust=trust, out=out, device=device)
     elif recipe or out or changes or any(value is not None for value in given.values()):
         raise click.UsageError("--resume goes on with the run's own recipe and folder; give it alone")
     else:
-        begun = leader_does(lambda: load_run(resume))
+        begun = leader_does(lambda: load_run(resume, trust=trust))
     try:
         with log_shown(to_stderr=as_json, quiet=quiet) as bars:
             yield begun, bars
@@ -68,7 +69,7 @@ def _begun(
 @options.as_json
 @options.quiet
 @options.debug
-def run(recipe, changes, device, out, resume, as_json, quiet, **given) -> None:
+def run(recipe, changes, trust, device, out, resume, as_json, quiet, **given) -> None:
     """Train, predict, rank mistakes, explain, report.
 
     RECIPE is a name ('sightline recipes' lists them) or a .toml file; without one, shapes-quick, which
@@ -76,7 +77,7 @@ def run(recipe, changes, device, out, resume, as_json, quiet, **given) -> None:
     """
     from sightline.runs import finish_run
 
-    where = {"changes": changes, "device": device, "out": out, "resume": resume}
+    where = {"changes": changes, "trust": trust, "device": device, "out": out, "resume": resume}
     with _begun(recipe, given, **where, as_json=as_json, quiet=quiet) as (begun, bars):
         finish_run(begun, device=device, callbacks=bars)
     emit_headline(begun, as_json=as_json, text=str(begun.report) if quiet else "")
@@ -89,12 +90,12 @@ def run(recipe, changes, device, out, resume, as_json, quiet, **given) -> None:
 @options.as_json
 @options.quiet
 @options.debug
-def train(recipe, changes, device, out, resume, as_json, quiet, **given) -> None:
+def train(recipe, changes, trust, device, out, resume, as_json, quiet, **given) -> None:
     """Train only; 'analyze' and 'report' can follow."""
     from sightline.distributed import leads
     from sightline.runs import train as train_run
 
-    where = {"changes": changes, "device": device, "out": out, "resume": resume}
+    where = {"changes": changes, "trust": trust, "device": device, "out": out, "resume": resume}
     with _begun(recipe, given, **where, as_json=as_json, quiet=quiet) as (begun, bars):
         history = train_run(begun, begun.data(), device=device, callbacks=bars)
     if leads():
@@ -115,7 +116,7 @@ def train(recipe, changes, device, out, resume, as_json, quiet, **given) -> None
 @options.as_json
 @options.quiet
 @options.debug
-def find_lr(recipe, changes, device, sweeps, trials, apply, out, as_json, quiet, **given) -> None:
+def find_lr(recipe, changes, trust, device, sweeps, trials, apply, out, as_json, quiet, **given) -> None:
     """Suggest a learning rate for RECIPE.
 
     By the range test (Smith 2015) and short trainings, with the rules of others beside it.
@@ -124,7 +125,7 @@ def find_lr(recipe, changes, device, sweeps, trials, apply, out, as_json, quiet,
     from sightline.cli.console import log_shown
     from sightline.report import write_range_test
     from sightline.runs import (
-        apply_rate,
+        apply_lr,
         describe_range_test,
         new_folder,
         range_test,
@@ -135,7 +136,7 @@ def find_lr(recipe, changes, device, sweeps, trials, apply, out, as_json, quiet,
 
     if apply and (changes or given["data"] or given["epochs"]):
         raise click.UsageError("--apply writes the rate alone; write the other changes into the recipe first")
-    checked = load_recipe(recipe, all_changes(changes, given))
+    checked = load_recipe(recipe, all_changes(changes, given), trust=trust)
     # Before the sweeps, which take their time.
     target = distributed.leader_does(lambda: recipe_file(recipe, out)) if apply else None
     data = distributed.machine_first(lambda: recipe_data(checked))
@@ -149,6 +150,6 @@ def find_lr(recipe, changes, device, sweeps, trials, apply, out, as_json, quiet,
     lines = [describe_range_test(found), str(write_range_test(folder))]
     result = {name: getattr(found, name) for name in ("suggestion", "recommended", "suggestions", "ranges")}
     if target is not None:
-        lines.append(apply_rate(*target, found.suggestion))
+        lines.append(apply_lr(*target, found.suggestion))
         result["recipe"] = str(target[0])
     emit(result | {"folder": str(folder)}, as_json=as_json, text="\n".join(lines))

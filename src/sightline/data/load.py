@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from sightline.data.cifar import load_cifar
 from sightline.data.dataset import Dataset
@@ -14,31 +15,31 @@ from sightline.data.image_folder import load_folder
 from sightline.data.npz import load_npz
 from sightline.data.shapes.generate import load_shapes
 from sightline.data.splits import stratified_subset
-from sightline.errors import SightlineError, nearest
+from sightline.errors import InputError, InputTypeError, nearest
+from sightline.extensions import plugins, resolve
 
 
-def _cifar10(data_dir: str | Path | None, seed: int) -> Dataset:
+def _cifar10(*, data_dir: str | Path | None) -> Dataset:
     return load_cifar("cifar10", data_dir=data_dir)
 
 
-def _cifar100(data_dir: str | Path | None, seed: int) -> Dataset:
+def _cifar100(*, data_dir: str | Path | None) -> Dataset:
     return load_cifar("cifar100", data_dir=data_dir)
 
 
-def _shapes(data_dir: str | Path | None, seed: int) -> Dataset:
+def _shapes(*, seed: int) -> Dataset:
     return load_shapes(seed=seed)
 
 
-DATASETS: dict[str, Callable[[str | Path | None, int], Dataset]] = {
-    "cifar10": _cifar10,
-    "cifar100": _cifar100,
-    "shapes": _shapes,
-}
-"""Data sets with a name: functions of `data_dir` and `seed`. Add your own, or hand over the function."""
+DATASETS: dict[str, Callable[..., Dataset]] = {"cifar10": _cifar10, "cifar100": _cifar100, "shapes": _shapes}
+"""Data sets by name: functions that return a `Dataset`.
+
+One is given `data_dir` and `seed` if it has arguments with these names.
+"""
 
 
 def load_data(
-    name: str | Path | Dataset | Callable[[], Dataset],
+    name: str | Path | Dataset | Callable[..., Dataset],
     *,
     data_dir: str | Path | None = None,
     image_size: int | None = None,
@@ -46,30 +47,39 @@ def load_data(
     seed: int = 0,
     test_fraction: float = 0.2,
     stream: bool | Literal["auto"] = "auto",
+    trust: Collection[str] | None = None,
 ) -> Dataset:
     """Return a data set by name, from a folder of pictures or a `.npz` file, or from a function.
 
-    name: a key of DATASETS, a path, a function of no arguments, or a Dataset, which is passed through.
-    data_dir: where the files of a named data set lie. image_size (pixels) and test_fraction are for
-    folders, as is stream (whether pictures stay in their files), test_fraction also for `.npz`: see
-    `load_folder` and `load_npz`. limit: keep at most
-    this many images of the training split, and of the test split, each class with its share.
-    seed: of whatever is drawn: generated pictures, a split, the images that a limit keeps.
-    Raises SightlineError for an unknown name, or whatever does not fit in the files.
+    Args:
+        name: A key of :data:`DATASETS`, a folder, an `.npz` file, a plugin's name, "package.module:function",
+            a function, or a Dataset, which is passed through. A function is given `data_dir` and `seed` if
+            it has arguments with these names.
+        data_dir: Where the files of a named data set lie.
+        image_size: Side in pixels to which a folder's pictures are brought; see `load_folder`.
+        limit: Keep at most this many images of the training split, and of the test split, each class with its
+            share.
+        seed: Of whatever is drawn: generated pictures, a split, the images that a limit keeps.
+        test_fraction: Share of a folder or an `.npz` file that is tested, where it has no test split.
+        stream: Whether a folder's pictures stay in their files; see `load_folder`.
+        trust: Modules that may be imported for a name that stands in a file; None for a name of your own.
+
+    Raises:
+        InputError: An unknown name, or a value or a file's content that does not fit.
+        UntrustedError: The name would import a module that is not in `trust`.
 
     >>> load_data("shapes", limit=50).train.images.shape
     (50, 32, 32, 3)
     """
     if limit is not None and limit < 1:
-        raise SightlineError(f"a limit of {limit} images leaves nothing; it needs 1 or more, or none")
+        raise InputError(f"a limit of {limit} images leaves nothing; it needs 1 or more, or none")
     if not 0 < test_fraction < 1:
-        raise SightlineError(f"test_fraction is {test_fraction}; it needs a share between 0 and 1")
+        raise InputError(f"test_fraction is {test_fraction}; it needs a share between 0 and 1")
     if isinstance(name, Dataset):
         dataset = name
-    elif callable(name):
-        dataset = name()
-    elif name in DATASETS:
-        dataset = DATASETS[str(name)](data_dir, seed)
+    elif callable(name) or _is_function(str(name)):
+        made = resolve("data", str(name) if isinstance(name, Path) else name, DATASETS, trust=trust)
+        dataset = _called(name, made, {"data_dir": data_dir, "seed": seed})
     elif Path(name).is_dir():
         dataset = load_folder(
             name, image_size=image_size, test_fraction=test_fraction, seed=seed, stream=stream
@@ -77,22 +87,41 @@ def load_data(
     elif Path(name).suffix == ".npz" and Path(name).is_file():
         dataset = load_npz(name, test_fraction=test_fraction, seed=seed)
     else:
-        raise SightlineError(
+        raise InputError(
             f"no data set {str(name)!r}, and no folder or .npz file at that path; "
-            + nearest(str(name), list(DATASETS))
+            + nearest(str(name), [*DATASETS, *plugins("data")])
         )
     _check_size(dataset, image_size)
     if stream is True and not isinstance(dataset.train.images, ImageFiles):
-        raise SightlineError(
+        raise InputError(
             f"data set {dataset.name!r} is in memory and cannot be streamed; stream is for image folders"
         )
     return dataset if limit is None else _limited(dataset, limit, seed)
 
 
+def _is_function(name: str) -> bool:
+    """Whether a name is one of ours, a plugin's or module:function; a path with a colon stays a path."""
+    module, colon, _ = name.partition(":")
+    spelled = bool(colon) and module.replace(".", "").isidentifier() and not Path(name).exists()
+    return name in DATASETS or name in plugins("data") or spelled
+
+
+def _called(name: Any, function: Any, offered: dict[str, Any]) -> Dataset:
+    if not callable(function):
+        raise InputTypeError(
+            f"data {name!r} is of type {type(function).__name__}, not a function of a Dataset"
+        )
+    parameters = inspect.signature(function).parameters
+    dataset = function(**{key: value for key, value in offered.items() if key in parameters})
+    if not isinstance(dataset, Dataset):
+        raise InputTypeError(f"data {name!r} returned {type(dataset).__name__}; it has to return a Dataset")
+    return dataset
+
+
 def _check_size(dataset: Dataset, image_size: int | None) -> None:
     if image_size is not None and dataset.image_size != (image_size, image_size):
         height, width = dataset.image_size
-        raise SightlineError(
+        raise InputError(
             f"data set {dataset.name!r} is {height}x{width} and is not resized to {image_size}; "
             "image_size is for image folders"
         )

@@ -16,12 +16,17 @@ Pooling comes before normalisation: the same result, a quarter of the work.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import numpy as np
 import torch
+from annotated_types import Ge, Le, Len
 from torch import nn
 
 from sightline.models.layers import Normalize
+from sightline.signatures import Share
+
+Channels = Annotated[int, Ge(1), Le(8192)]
 
 
 class Block(nn.Module):
@@ -119,9 +124,9 @@ def speednet(
     num_classes: int,
     normalize: Normalize | None = None,
     *,
-    widths: Sequence[int] = (64, 128, 256),
+    widths: Annotated[Sequence[Channels], Len(3, 3)] = (64, 128, 256),
     residual: bool = False,
-    bn_momentum: float = 0.4,
+    bn_momentum: Share = 0.4,
 ) -> SpeedNet:
     """The fast small network; `widths` are the channels of its three blocks.
 

@@ -2,7 +2,7 @@ from .audit_stage import audit_run as audit_run
 from .audit_stage import out_of_fold as out_of_fold
 from .compare import compare_runs as compare_runs
 from .explain_files import explain_pictures as explain_pictures
-from .find_lr import apply_rate as apply_rate
+from .find_lr import apply_lr as apply_lr
 from .find_lr import describe_range_test as describe_range_test
 from .find_lr import range_test as range_test
 from .find_lr import recipe_file as recipe_file
@@ -22,7 +22,7 @@ from .run_folder import summarize_run as summarize_run
 __all__ = [
     "Run",
     "analyze",
-    "apply_rate",
+    "apply_lr",
     "audit_run",
     "describe_range_test",
     "existing_folder",

@@ -15,7 +15,7 @@ from torch import nn
 from sightline.attribution import METHODS, explain, explain_layers, target_layer
 from sightline.audit import check_planted
 from sightline.data import Dataset, Split, preview_augmentation
-from sightline.errors import SightlineError, nearest
+from sightline.errors import InputError, SightlineError, nearest
 from sightline.files import write_atomic, write_text
 from sightline.models import to_float
 from sightline.predictions import (
@@ -27,6 +27,7 @@ from sightline.predictions import (
     predict,
     rank_mistakes,
 )
+from sightline.predictions.metrics import measure as measure_metric
 from sightline.training import Recipe
 from sightline.training.recipe import AnalysisSection
 
@@ -133,6 +134,7 @@ def measure(
         "accuracy_per_class": [None if np.isnan(share) else float(share) for share in per_class],
         "selection": kept,
         "published": recipe.published.model_dump(exclude_none=True),
+        "metrics": _named_metrics(recipe, predictions),
     }
     if data.truth is not None:
         train = predict(model, data.train, precision=recipe.training.precision)
@@ -142,6 +144,17 @@ def measure(
         planted = check_planted(data.truth, train, predictions, heat, margins)
         metrics["planted"] = [dataclasses.asdict(finding) for finding in planted]
     return metrics
+
+
+def _named_metrics(recipe: Recipe, predictions: Predictions) -> dict[str, float]:
+    """The recipe's own metrics of the test split, by their names."""
+    found = {name: measure_metric(predictions, one) for name, one in recipe.make_metrics().items()}
+    for name, value in found.items():
+        if not np.isfinite(value):
+            raise InputError(
+                f"metric {name!r} is {value} for these predictions; it has to be a finite number"
+            )
+    return found
 
 
 def pictures(split: Split, index: np.ndarray) -> torch.Tensor:

@@ -25,7 +25,7 @@ from sightline.training import (
     find_learning_rate,
     recipe_toml,
 )
-from sightline.training.recipe import check_recipe
+from sightline.training.recipe_io import parse_recipe
 from sightline.training.trainer import hold_out
 
 log = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ def range_test(
     kept, _ = hold_out(data.train, training.validation, training.seed)  # (n,) places
 
     return find_learning_rate(
-        lambda seed: create_model(recipe.model.name, data, seed=seed, **recipe.model.options),
+        lambda seed: create_model(recipe.model_function, data, seed=seed, **recipe.model.options),
         dataclasses.replace(data, train=data.train.take(kept)) if training.validation else data,
         batch_size=training.batch_size,
         optimizer=recipe.make_optimizer(),
@@ -60,14 +60,14 @@ def range_test(
         objective=Objective(label_smoothing=training.label_smoothing, l1=training.l1),
         execution=Execution(training.precision, training.memory_format),
         device=device,
-        schedule=(lambda lr: recipe.with_rate(lr).make_schedule()[0]) if trials else None,
+        schedule=(lambda lr: recipe.with_lr(lr).make_schedule()[0]) if trials else None,
         epochs=training.epochs,
         seeds=range(training.seed, training.seed + sweeps),
         on_sweep=lambda seed, steps: log.info("range test: sweep with seed %d, %d steps", seed, steps),
     )
 
 
-def settle_rate(run: Run, data: Dataset, *, device: str = "auto") -> Run:
+def settle_lr(run: Run, data: Dataset, *, device: str = "auto") -> Run:
     """Run the range test if the recipe wants one and the folder has none; return the run with its rate.
 
     Where the recipe says "find", the number found takes its place in the folder's `recipe.toml`: a run
@@ -75,19 +75,19 @@ def settle_rate(run: Run, data: Dataset, *, device: str = "auto") -> Run:
     """
     recipe = run.recipe
     tested = distributed.agreed((run.folder / "range_test.json").exists())
-    if not recipe.finds_rate and (tested or not recipe.analysis.range_test):
+    if not recipe.finds_lr and (tested or not recipe.analysis.range_test):
         return run
-    if recipe.finds_rate:
+    if recipe.finds_lr:
         found = range_test(recipe, data, device=device)
     else:
         found = range_test(recipe, data, sweeps=1, trials=False, device=device)
-    settled = recipe.with_rate(found.suggestion) if recipe.finds_rate else recipe
+    settled = recipe.with_lr(found.suggestion) if recipe.finds_lr else recipe
     if distributed.leads():
         found.save(run.folder)
         log.info("range test: %s", describe_range_test(found))
-        if recipe.finds_rate:
+        if recipe.finds_lr:
             write_text(run.folder / "recipe.toml", recipe_toml(settled))
-            log.info("schedule.%s = %g, found by the range test", recipe.rate_key, found.suggestion)
+            log.info("schedule.%s = %g, found by the range test", recipe.lr_key, found.suggestion)
     return dataclasses.replace(run, recipe=settled)
 
 
@@ -129,7 +129,7 @@ def recipe_file(recipe: str | Path, folder: Path | None = None) -> tuple[Path, s
     return path, RECIPES[str(recipe)]
 
 
-def apply_rate(path: Path, text: str, lr: float) -> str:
+def apply_lr(path: Path, text: str, lr: float) -> str:
     """Write `text`, a recipe as TOML, to `path` with `lr` as its rate; return a line that says what changed.
 
     Comments, order and everything else stay as they are.
@@ -137,7 +137,7 @@ def apply_rate(path: Path, text: str, lr: float) -> str:
     Raises SightlineError if that cannot be had.
     """
     document, before = tomlkit.parse(text), tomllib.loads(text)
-    key = check_recipe(before).rate_key
+    key = parse_recipe(text).lr_key
     document["schedule"][key] = lr  # pyright: ignore[reportIndexIssue]
     wanted = copy.deepcopy(before)
     wanted["schedule"][key] = lr

@@ -30,7 +30,7 @@ from sightline.report import write_report
 from sightline.runs.analysis import check_methods, explain_galleries, explained_layers, measure, sample_images
 from sightline.runs.audit_stage import keep_audit
 from sightline.runs.faithfulness_stage import measure_belief
-from sightline.runs.find_lr import settle_rate
+from sightline.runs.find_lr import settle_lr
 from sightline.runs.run_folder import (
     Run,
     describe_environment,
@@ -53,6 +53,7 @@ from sightline.training import (
     measure_execution,
     recipe_toml,
 )
+from sightline.training.train_step import check_outputs
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +62,7 @@ def run(
     recipe: str | Path | Recipe = "shapes-quick",
     *,
     changes: Sequence[str] = (),
+    trust: Sequence[str] = (),
     out: str | Path | None = None,
     device: str = "auto",
     callbacks: Sequence[Callback] = (),
@@ -74,6 +76,7 @@ def run(
     Args:
         recipe: A name of `RECIPES`, a TOML file, or a Recipe.
         changes: "section.key=value" on top of it.
+        trust: Modules that may be imported because the recipe's file names functions in them.
         out: The run's folder, by default the next free `runs/NAME-N`.
         device: "auto", "cpu", "cuda", "cuda:1" or "mps".
         callbacks: Take part in the training, after those that the recipe asks for.
@@ -83,7 +86,7 @@ def run(
         SightlineError: Something does not fit; before the folder is made if it can be known by then.
     """
     with logs.shown(verbose):
-        started = start_run(recipe, changes=changes, out=out, device=device)
+        started = start_run(recipe, changes=changes, trust=trust, out=out, device=device)
         return finish_run(started, device=device, callbacks=callbacks)
 
 
@@ -91,21 +94,26 @@ def start_run(
     recipe: str | Path | Recipe,
     *,
     changes: Sequence[str] = (),
+    trust: Sequence[str] = (),
     out: str | Path | None = None,
     device: str = "auto",
 ) -> Run:
     """Check recipe, data and model, then make the folder with `recipe.toml` and `environment.json`."""
-    return distributed.leader_does(lambda: _start(recipe, changes, out, device))
+    return distributed.leader_does(lambda: _start(_checked(recipe, changes, trust), out, device))
 
 
-def _start(recipe: str | Path | Recipe, changes: Sequence[str], out: str | Path | None, device: str) -> Run:
+def _checked(recipe: str | Path | Recipe, changes: Sequence[str], trust: Sequence[str]) -> Recipe:
+    return recipe if isinstance(recipe, Recipe) else load_recipe(recipe, changes, trust=trust)
+
+
+def _start(recipe: Recipe, out: str | Path | None, device: str) -> Run:
     place = choose_device(device)
-    checked = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, changes)
-    resolved = checked.model_copy(update={"data": checked.data.model_copy(update=_absolute(checked))})
+    resolved = recipe.model_copy(update={"data": recipe.data.model_copy(update=_absolute(recipe))})
     data = recipe_data(resolved)
     preview_augmentation(data, resolved.make_augmentation(data.mean.tolist()), [0])
     check_methods(resolved.analysis)
     model = recipe_model(resolved, data)
+    check_outputs(model, data, torch.device("cpu"))
     explained_layers(model, data, resolved)
     Freeze(resolved.training.freeze).check(model)
     execution = _execution(resolved, model, data, place)
@@ -136,7 +144,7 @@ def finish_run(run: Run, *, device: str = "auto", callbacks: Sequence[Callback] 
     if distributed.leads():
         sweep(run.folder)
         log.info("%s: %s", run.folder, _describe_data(data))
-    run = settle_rate(run, data, device=device)
+    run = settle_lr(run, data, device=device)
     _train(run, data, device=device, callbacks=callbacks)
     analyze(run, data, device=device)
     if run.recipe.analysis.audit:
@@ -147,7 +155,7 @@ def finish_run(run: Run, *, device: str = "auto", callbacks: Sequence[Callback] 
 
 def train(run: Run, data: Dataset, *, device: str = "auto", callbacks: Sequence[Callback] = ()) -> History:
     """Train, going on from a checkpoint in the folder; write weights, model card, history, data card."""
-    return _train(settle_rate(run, data, device=device), data, device=device, callbacks=callbacks)
+    return _train(settle_lr(run, data, device=device), data, device=device, callbacks=callbacks)
 
 
 class _SaveHistory(Callback):
@@ -185,28 +193,29 @@ def _keep(run: Run, model: nn.Module, data: Dataset, history: History) -> None:
 def analyze(run: Run, data: Dataset, *, device: str = "auto") -> Predictions:
     """Predict the test split, rank and explain the mistakes; write predictions, metrics, explanations."""
     place = choose_device(device)
-    model, card = distributed.leader_does(lambda: load_model(run.folder))
+    trusted = run.recipe.trusted_modules
+    model, card = distributed.leader_does(lambda: load_model(run.folder, trust=trusted))
     model.to(place, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     precision = distributed.agreed(choose_precision(run.recipe.training.precision, place))
     started = time.perf_counter()
-    viewed = predict_tta_shared(
-        model, data.test, tta=run.recipe.analysis.views, class_names=data.class_names, precision=precision
+    augmented = predict_tta_shared(
+        model, data.test, tta=run.recipe.tta_function, class_names=data.class_names, precision=precision
     )
     seconds = {"predict": time.perf_counter() - started}
-    distributed.leader_does(lambda: _analyze(run, data, model, viewed, card["epoch"], seconds))
-    return viewed.plain
+    distributed.leader_does(lambda: _analyze(run, data, model, augmented, card["epoch"], seconds))
+    return augmented.plain
 
 
 def _analyze(
     run: Run,
     data: Dataset,
     model: nn.Module,
-    viewed: TtaPredictions,
+    augmented: TtaPredictions,
     epoch: int,
     seconds: dict[str, float],
 ) -> None:
     """Do what follows the predictions: one process's work, as it looks at tens of images."""
-    predictions, views = viewed.plain, run.recipe.analysis.views
+    predictions, tta = augmented.plain, run.recipe.analysis.tta
     write_predictions(run.folder / "predictions.parquet", predictions)
     started = time.perf_counter()
     layers = explained_layers(model, data, run.recipe)
@@ -220,14 +229,14 @@ def _analyze(
     metrics = measure(
         run.recipe, model, data, predictions, layer=layers[0], epoch=epoch, dynamics=run.dynamics
     )
-    if views != "none":
-        metrics |= {"accuracy_with_views": accuracy(viewed.mean), "views": views}
+    if tta != "none":
+        metrics |= {"accuracy_with_tta": accuracy(augmented.mean), "tta": tta}
     metrics["seconds"] = {"train": float(run.history["seconds"].to_numpy().sum()), **seconds}
     write_text(run.folder / "metrics.json", json.dumps(metrics, indent=2, allow_nan=False))
     wrong = metrics["mistakes"]
     share = f"{100 * metrics['accuracy']:.2f} %"
-    if views != "none":
-        share += f" ({100 * metrics['accuracy_with_views']:.2f} % with views: {views})"
+    if tta != "none":
+        share += f" ({100 * metrics['accuracy_with_tta']:.2f} % with test-time augmentation: {tta})"
     log.info("test accuracy %s: %d mistakes in %d images", share, wrong, len(predictions))
 
 

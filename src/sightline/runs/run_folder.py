@@ -14,6 +14,7 @@ import os
 import platform
 import sys
 import tomllib
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -186,20 +187,27 @@ class Run:
 
     def model(self) -> nn.Module:
         """Open the trained model, in evaluation mode, on the CPU."""
-        return load_model(self.folder)[0]
+        return load_model(self.folder, trust=self.recipe.trusted_modules)[0]
 
     def data(self) -> Dataset:
         """Load the data set again."""
         return recipe_data(self.recipe)
 
 
-def load_run(folder: str | Path) -> Run:
+def load_run(folder: str | Path, *, trust: Collection[str] = ()) -> Run:
     """Open the folder of a run.
 
-    Raises SightlineError if there is no run.
+    Args:
+        folder: The folder.
+        trust: Modules that may be imported because the run's files name functions in them. Reading and
+            comparing what a run has found needs none; opening its model and its data does, if they are not
+            the package's own.
+
+    Raises:
+        NotFoundError: There is no run.
     """
     path = existing_folder(Path(folder))
-    return Run(path, load_recipe(path / "recipe.toml"))
+    return Run(path, load_recipe(path / "recipe.toml", trust=trust, complete=False))
 
 
 def recipe_data(recipe: Recipe) -> Dataset:
@@ -213,13 +221,14 @@ def recipe_data(recipe: Recipe) -> Dataset:
         seed=section.seed,
         test_fraction=section.test_fraction,
         stream=section.stream,
+        trust=recipe.trust(section.name),
     )
     return apply_decisions(data, read_decisions(Path(section.fixes))) if section.fixes else data
 
 
 def recipe_model(recipe: Recipe, data: Dataset) -> nn.Module:
     """Make the untrained model that the recipe names."""
-    return create_model(recipe.model.name, data, seed=recipe.training.seed, **recipe.model.options)
+    return create_model(recipe.model_function, data, seed=recipe.training.seed, **recipe.model.options)
 
 
 def fit_options(recipe: Recipe, data: Dataset, *, choosing: bool = True) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from .execution import measure_execution as measure_execution
 from .history import History as History
 from .history import describe_epoch as describe_epoch
 from .lr_finder import find_learning_rate as find_learning_rate
-from .lr_range_test import RATE_RULES as RATE_RULES
+from .lr_range_test import LR_RULES as LR_RULES
 from .lr_range_test import RangeTest as RangeTest
 from .mixing import MIXES as MIXES
 from .mixing import cutmix as cutmix
@@ -44,9 +44,9 @@ from .trainer import fit as fit
 __all__ = [
     "CALLBACKS",
     "EMA",
+    "LR_RULES",
     "MIXES",
     "OPTIMIZERS",
-    "RATE_RULES",
     "RECIPES",
     "SCHEDULES",
     "WEIGHT_AVERAGES",

@@ -36,7 +36,7 @@ from sightline import distributed
 from sightline.distributed import average_statistics, fill_gaps
 from sightline.errors import InputError, nearest
 from sightline.predictions.training_dynamics import Dynamics
-from sightline.training.bounds import BelowOne, Count, CountOrZero, NonNegative
+from sightline.signatures import BelowOne, Count, CountOrZero, NonNegative
 from sightline.training.history import describe_epoch
 
 if TYPE_CHECKING:

@@ -30,7 +30,7 @@ from sightline.models import choose_device, choose_memory_format, choose_precisi
 from sightline.training.execution import Execution
 from sightline.training.lr_range_test import TRIMMED_END, RangeTest, climb, debiased_means
 from sightline.training.mixing import Mix, mix_generator
-from sightline.training.optimizers import OptimizerFactory, set_rates, sgd
+from sightline.training.optimizers import OptimizerFactory, set_lr, sgd
 from sightline.training.schedules import Progress, Schedule
 from sightline.training.train_step import Loss, Objective, check_outputs, train_step, training_batches
 
@@ -58,11 +58,11 @@ class Copies:
     step: dict[str, Any]
 
     def losses(
-        self, seed: int, count: int, rate_of: Callable[[int], float], stop: Callable[[np.ndarray], bool]
+        self, seed: int, count: int, lr_of: Callable[[int], float], stop: Callable[[np.ndarray], bool]
     ) -> np.ndarray:
         """Return the loss of each of `count` steps of a new copy, NaN from where it stopped.
 
-        rate_of: the learning rate of a step, from 0. stop: whether the losses so far are enough; a loss that
+        lr_of: the learning rate of a step, from 0. stop: whether the losses so far are enough; a loss that
         is not finite always is.
         """
         model, optimizer = self._make(seed)
@@ -73,7 +73,7 @@ class Copies:
         losses = np.full(count, np.nan)
         with contextlib.closing(_endless(batches)) as stream:
             for i, (epoch, position, batch) in zip(range(count), stream, strict=False):
-                set_rates(optimizer, rate_of(i), None)
+                set_lr(optimizer, lr_of(i), None)
                 mixed = self.mix(batch.images, mix_generator(seed, epoch, position)) if self.mix else None
                 images = mixed.images if mixed else batch.images
                 loss = float(train_step(model, optimizer, images, batch.labels, mixed=mixed, **self.step)[0])

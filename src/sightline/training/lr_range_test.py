@@ -30,7 +30,7 @@ import pandas as pd
 
 from sightline.files import write_text
 
-RateRule = Callable[[np.ndarray, np.ndarray], float]
+LRRule = Callable[[np.ndarray, np.ndarray], float]
 
 
 def steepest(lr: np.ndarray, losses: np.ndarray) -> float:
@@ -71,7 +71,7 @@ def minimum_tenth(lr: np.ndarray, losses: np.ndarray) -> float:
     return float(lr[losses.argmin()] / 10)
 
 
-RATE_RULES: dict[str, RateRule] = {
+LR_RULES: dict[str, LRRule] = {
     "steepest": steepest,
     "valley": valley,
     "slide": slide,
@@ -102,7 +102,7 @@ class RangeTest:
 
     @property
     def readings(self) -> pd.DataFrame:
-        """What each rule of `RATE_RULES` (column) reads off each sweep (row, by seed), and "trials".
+        """What each rule of `LR_RULES` (column) reads off each sweep (row, by seed), and "trials".
 
         The first tenth of the range, where the mean still settles, and the last five points are left out.
         """
@@ -110,7 +110,7 @@ class RangeTest:
         for smoothed in self.smoothed:
             end = int(np.isfinite(smoothed).sum()) - TRIMMED_END
             part = slice(len(self.lr) // 10, end)
-            rows.append({name: rule(self.lr[part], smoothed[part]) for name, rule in RATE_RULES.items()})
+            rows.append({name: rule(self.lr[part], smoothed[part]) for name, rule in LR_RULES.items()})
         for row, trials in zip(rows, self.trials, strict=False):
             row[TRIALS] = best_of_trials(trials)
         return pd.DataFrame(rows, index=pd.Index(self.seeds, name="seed"))
@@ -178,7 +178,7 @@ def debiased_means(values: np.ndarray, smoothing: float) -> np.ndarray:
 _LONGER = 2.0  # a training of full length does best at about half of the best rate of a short one
 
 
-def climb(loss_at: Callable[[float], float], start: float, *, most: int = 10) -> dict[float, float]:
+def climb(loss_at: Callable[[float], float], start: float, *, limit: int = 10) -> dict[float, float]:
     """Return rate -> loss, from `start` on by factors of two until the lowest has a higher one on each side.
 
     `loss_at` returns infinity where training runs away. At most `most` rates are tried.
@@ -188,7 +188,7 @@ def climb(loss_at: Callable[[float], float], start: float, *, most: int = 10) ->
     {0.125: 3.0, 0.25: 2.0, 0.5: 1.0, 1.0: 0.0, 2.0: 1.0}
     """
     tried = {0: loss_at(start)}
-    while len(tried) < most:
+    while len(tried) < limit:
         best = min(tried, key=lambda k: (tried[k], k))
         ahead = [k for k in (best - 1, best + 1) if k not in tried]
         if not ahead:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from sightline.training.bounds import Positive
+from sightline.signatures import Positive
 
 _STREAM = 3  # the random stream, next to those of order and augmentation
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from sightline.training.bounds import BelowOne, Count, NonNegative, Positive
+from sightline.signatures import BelowOne, Count, NonNegative, Positive
 
 OptimizerFactory = Callable[[nn.Module], torch.optim.Optimizer]
 
@@ -160,7 +160,7 @@ def _norm_parameters(model: nn.Module) -> set[int]:
     return {id(p) for module in model.modules() if isinstance(module, kinds) for p in module.parameters()}
 
 
-def set_rates(optimizer: torch.optim.Optimizer, lr: float, momentum: float | None) -> None:
+def set_lr(optimizer: torch.optim.Optimizer, lr: float, momentum: float | None) -> None:
     """Set the learning rate of every group (times its `lr_factor`) and, if given, its momentum."""
     for group in optimizer.param_groups:
         group["lr"] = lr * group["lr_factor"]

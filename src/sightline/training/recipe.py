@@ -1,109 +1,92 @@
 """Recipes: everything of a run in one TOML file, checked before anything starts.
 
-The options of a schedule, an optimizer, an augmentation are the arguments of the function that has
-the job, with the same names, defaults and ranges: they are read off its signature, once.
-
-Options of a recipe that are the arguments of a function: read off its signature and checked by it.
-
+The options of a schedule, an optimizer, an augmentation, a model are the arguments of the function that has
+the job, with the same names, defaults and ranges: they are read off its signature, once. Where a recipe holds
+a name, `package.module:function` works too.
 """
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any, Literal, get_type_hints
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
 
 import pydantic
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, Field, PrivateAttr
+from torch import nn
 
-from sightline.data import Augmentation
-from sightline.errors import SightlineError, nearest
-from sightline.predictions import TTA
-from sightline.training.bounds import BelowOne, Count, CountOrZero, NonNegative
-from sightline.training.callbacks import WEIGHT_AVERAGES, Callback, EarlyStopping, Freeze, KeepBest
+from sightline.data import DATASETS, Augmentation
+from sightline.errors import InputError, UntrustedError, nearest
+from sightline.extensions import plugins, resolve
+from sightline.models import MODELS
+from sightline.models.registry import check_options
+from sightline.predictions import METRICS, TTA, Predictions
+from sightline.signatures import (
+    BelowOne,
+    Count,
+    CountOrZero,
+    NonNegative,
+    Section,
+    Seed,
+    checked_options,
+    describe_problem,
+    takes,
+)
+from sightline.training.callbacks import (
+    CALLBACKS,
+    WEIGHT_AVERAGES,
+    Callback,
+    EarlyStopping,
+    Freeze,
+    KeepBest,
+)
 from sightline.training.mixing import MIXES, Mix
 from sightline.training.optimizers import OPTIMIZERS, OptimizerFactory
 from sightline.training.schedules import SCHEDULES, Schedule, cycled_momentum
 
-
-class Section(BaseModel):
-    """A table of a recipe: unknown keys and wrong types are errors."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-
-
-def as_table(where: str, value: Any) -> dict[str, Any]:
-    """Return `value`, or raise if it is not a table."""
-    if not isinstance(value, dict):
-        raise SightlineError(
-            f"recipe: {where} is {value!r}; it needs a table such as {{ low = 0.85, high = 0.95 }}"
-        )
-    return value
-
-
-def choose(section: str, table: Mapping[str, Any], registry: Mapping[str, Callable[..., Any]]) -> Any:
-    """Return what the function that `table` names in `registry` makes of the table's other entries."""
-    options = dict(table)
-    name = options.pop("name", None)
-    if name not in registry:
-        raise SightlineError(f"recipe: {section}.name is {name!r}; {nearest(str(name), list(registry))}")
-    function = registry[name]
-    return function(**checked_options(f"{section} ({name})", options, function))
-
-
-def checked_options(where: str, options: Mapping[str, Any], function: Callable[..., Any]) -> dict[str, Any]:
-    """Return `options` with the types of the function's arguments, or raise with the place and the reason."""
-    called = function.__init__ if inspect.isclass(function) else function
-    hints = get_type_hints(called, include_extras=True)
-    fields: dict[str, Any] = {}
-    for name, parameter in inspect.signature(function).parameters.items():
-        default = ... if parameter.default is inspect.Parameter.empty else parameter.default
-        fields[name] = (hints[name], default)
-    shape = pydantic.create_model(function.__name__, __base__=Section, **fields)
-    try:
-        made = shape.model_validate(dict(options))
-    except pydantic.ValidationError as error:
-        raise SightlineError(describe_problem(error, list(fields), where)) from None
-    return {name: getattr(made, name) for name in options}
-
-
-def describe_problem(error: pydantic.ValidationError, known: Sequence[str], where: str = "") -> str:
-    """Return the first problem of `error` in one line; known: the names that would have done there."""
-    first = error.errors(include_url=False)[0]
-    place = ".".join([*([where] if where else []), *(str(part) for part in first["loc"])])
-    if first["type"] == "extra_forbidden":
-        return f"recipe: {place} is not known; {nearest(str(first['loc'][-1]), list(known))}"
-    if first["type"] == "missing":
-        return f"recipe: {place} is missing; it has no default"
-    reason = first["msg"][0].lower() + first["msg"][1:]
-    return f"recipe: {place} is {first['input']!r}; {reason}"
-
-
 FIND = "find"  # in place of the schedule's learning rate
+AUGMENTATIONS: dict[str, Callable[..., Any]] = {"crop_flip_cutout": Augmentation}
+"""Augmentations by name: functions that return an Augmentation or an albumentations.Compose."""
+
+_FOREIGN = re.compile(r"[^\W\d][\w.]*:[^\W\d][\w.]*")  # package.module:function
+
+T = TypeVar("T")
+
+
+def _without_nul(text: str) -> str:
+    if "\0" in text:
+        raise ValueError("a path or a name cannot hold the character NUL")
+    return text
+
+
+Text = Annotated[str, AfterValidator(_without_nul)]
 
 
 class DataSection(Section):
-    """Which images. name: a data set's name, a folder or an .npz file. limit: images per split, 0 for all.
+    """Which images.
 
-    seed: of generated images, of a folder's split, of what a limit keeps; that of training is apart.
-    stream: whether a folder's pictures stay in their files; "auto" for more than a quarter of the memory.
-    fixes: a file of decisions from a report; images are relabelled and dropped by it.
+    name: a data set's name, a folder, an .npz file or a function. dir: where a named data set's files are.
+    limit: images per split, 0 for all. seed: of generated images, of a folder's split, of what a limit keeps;
+    that of training is apart. stream: whether a folder's pictures stay in their files; "auto" for more than
+    a quarter of the memory. fixes: a file of decisions from a report; images are relabelled and dropped by
+    it.
     """
 
-    name: str = "shapes"
-    dir: str = ""
+    name: Text = "shapes"
+    dir: Text = ""
     image_size: CountOrZero = 0
     limit: CountOrZero = 0
     test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
-    seed: CountOrZero = 0
+    seed: Seed = 0
     stream: Literal[True, False, "auto"] = "auto"
-    fixes: str = ""
+    fixes: Text = ""
 
 
 class ModelSection(Section):
     """Which network. options: keyword arguments of its function."""
 
-    name: str = "resnet18"
+    name: Text = "resnet18"
     options: dict[str, Any] = Field(default={})
 
 
@@ -124,16 +107,16 @@ class TrainingSection(Section):
     validation: Annotated[float, Field(ge=0, lt=1)] = 0.0
     keep: Literal["last", "best"] = "last"
     patience: CountOrZero = 0
-    seed: CountOrZero = 0
+    seed: Seed = 0
 
 
 class AnalysisSection(Section):
     """What the analysis shows. layer: "" is the deepest of at least 5x5; layers: further ones to explain.
 
-    method: a name of `explain.METHODS`, or "auto" for the most faithful of those compared. compare: the
+    method: a name of `attribution.METHODS`, or "auto" for the most faithful of those compared. compare: the
     methods to compare on `compare_images` test images, 0 for none. range_test: whether to run the
-    learning-rate range test before training. audit: whether to audit the run. views: a name of
-    `predictions.TTA`, of each test image, whose mean gives a second accuracy beside the plain one.
+    learning-rate range test before training. audit: whether to audit the run. tta: test-time augmentation, a
+    name of `predictions.TTA`, whose mean gives a second accuracy next to the plain one.
     """
 
     mistakes: CountOrZero = 20
@@ -146,7 +129,7 @@ class AnalysisSection(Section):
     compare_images: CountOrZero = 32
     range_test: bool = False
     audit: bool = True
-    views: str = "none"
+    tta: Text = "none"
 
 
 class PublishedSection(Section):
@@ -158,69 +141,96 @@ class PublishedSection(Section):
 
 
 class Recipe(Section):
-    """A whole recipe. Choices with options of their own hold `name` and the options of that function."""
+    """A whole recipe. Choices with options of their own hold `name` and the options of that function.
 
-    name: str
+    metrics: names of `predictions.METRICS` or functions (Predictions) -> float, kept by the run. callbacks:
+    tables with the name of a function that returns a `Callback`, and its options.
+    """
+
+    name: Text
     description: str = ""
+    metrics: tuple[Text, ...] = ()
+    callbacks: tuple[dict[str, Any], ...] = ()
     data: DataSection = DataSection()
     model: ModelSection = ModelSection()
     augment: dict[str, Any] = Field(default={})
     optimizer: dict[str, Any] = Field(default={"name": "sgd"})
     schedule: dict[str, Any]
-    average: dict[str, Any] = Field(default={"name": "none"})
+    weight_averaging: dict[str, Any] = Field(default={"name": "none"})
     mix: dict[str, Any] = Field(default={"name": "none"})
     training: TrainingSection = TrainingSection()
     analysis: AnalysisSection = AnalysisSection()
     published: PublishedSection = PublishedSection()
+    _untrusted: frozenset[str] = PrivateAttr(default=frozenset())
+
+    def trust(self, name: str) -> tuple[str, ...] | None:
+        """Return `trust` as :func:`sightline.extensions.resolve` takes it, for a name of this recipe.
+
+        None, which allows all, unless the name came from a file and nobody has said that it may be imported.
+        """
+        return () if name in self._untrusted else None
+
+    @property
+    def trusted_modules(self) -> list[str]:
+        """The modules that functions of this recipe may be imported from."""
+        return sorted({name.partition(":")[0] for name in foreign_names(self.model_dump())} - self._unsafe)
+
+    @property
+    def _unsafe(self) -> set[str]:
+        return {name.partition(":")[0] for name in self._untrusted}
 
     def make_optimizer(self) -> OptimizerFactory:
         """Return the optimizer factory of the section `optimizer`."""
-        return choose("optimizer", self.optimizer, OPTIMIZERS)
+        return self._made("optimizer", self.optimizer, OPTIMIZERS)
 
     @property
-    def rate_key(self) -> str:
+    def lr_key(self) -> str:
         """The name of the schedule's learning rate: "max_lr" of those with a peak, "lr" of the others."""
-        function = SCHEDULES.get(self.schedule.get("name", ""))
-        return "max_lr" if function and "max_lr" in inspect.signature(function).parameters else "lr"
+        try:
+            function = self._function("schedule", self.schedule.get("name"), SCHEDULES)
+        except (InputError, UntrustedError):  # told where the schedule is made
+            return "lr"
+        return "max_lr" if takes(function, "max_lr") else "lr"
 
     @property
-    def finds_rate(self) -> bool:
+    def finds_lr(self) -> bool:
         """Whether the schedule's learning rate is "find": a run finds it by a range test before it trains."""
-        return self.schedule.get(self.rate_key) == FIND
+        return self.schedule.get(self.lr_key) == FIND
 
-    def with_rate(self, lr: float) -> Recipe:
+    def with_lr(self, lr: float) -> Recipe:
         """Return the recipe with `lr` as the schedule's learning rate."""
-        return self.model_copy(update={"schedule": self.schedule | {self.rate_key: lr}})
+        return self.model_copy(update={"schedule": self.schedule | {self.lr_key: lr}})
 
     def make_schedule(self) -> tuple[Schedule, Schedule | None]:
         """Return the schedules of the learning rate and, if it is to be cycled, of the momentum."""
-        if self.finds_rate:
-            raise SightlineError(
-                f'recipe: schedule.{self.rate_key} is "find"; a run finds it before it trains, in Python '
-                "use recipe.with_rate(find_learning_rate(...).suggestion)"
+        if self.finds_lr:
+            raise InputError(
+                f'recipe: schedule.{self.lr_key} is "find"; a run finds it before it trains, in Python '
+                "use recipe.with_lr(find_learning_rate(...).suggestion)"
             )
         options = dict(self.schedule)
         cycle = options.pop("cycle_momentum", None)
-        rate = choose("schedule", options, SCHEDULES)
+        lr = self._made("schedule", options, SCHEDULES)
         if cycle is None:
-            return rate, None
+            return lr, None
         if options["name"] != "one_cycle":
-            raise SightlineError("recipe: schedule.cycle_momentum belongs to one_cycle; remove it")
+            raise InputError("recipe: schedule.cycle_momentum belongs to one_cycle; remove it")
+        if not isinstance(cycle, dict):
+            raise InputError(
+                f"recipe: schedule.cycle_momentum is {cycle!r}; "
+                "it needs a table such as { low = 0.85, high = 0.95 }"
+            )
         shape = {key: options[key] for key in ("peak", "anneal") if key in options}
-        checked = checked_options(
-            "schedule.cycle_momentum",
-            {**as_table("schedule.cycle_momentum", cycle), **shape},
-            cycled_momentum,
-        )
-        return rate, cycled_momentum(**checked)
+        where = "recipe: schedule.cycle_momentum"
+        return lr, cycled_momentum(**checked_options(where, {**cycle, **shape}, cycled_momentum))
 
     def make_callbacks(self, *, choosing: bool = True) -> list[Callback]:
-        """Return what takes part in the training: weight averaging, freezing, keeping the best, stopping.
+        """Return what takes part in the training: averaging, freezing, choosing, and the recipe's callbacks.
 
         choosing: whether what chooses by the validation split is among them.
         """
         training = self.training
-        average = choose("average", self.average, WEIGHT_AVERAGES)
+        average = self._made("weight_averaging", self.weight_averaging, WEIGHT_AVERAGES)
         made: list[Callback] = [] if average is None else [average]
         if training.freeze:
             made.append(Freeze(training.freeze))
@@ -228,63 +238,160 @@ class Recipe(Section):
             made.append(KeepBest())
         if choosing and training.patience:
             made.append(EarlyStopping(training.patience))
-        return made
+        return [*made, *(self._made("callback", table, CALLBACKS) for table in self.callbacks)]
 
     def make_mix(self) -> Mix | None:
         """Return the mix of the section `mix`, None for none."""
-        return choose("mix", self.mix, MIXES)
+        return self._made("mix", self.mix, MIXES)
 
     def make_augmentation(self, fill: Sequence[float]) -> Any:
-        """Return an Augmentation, or an albumentations.Compose where the recipe lists `transforms`."""
+        """Return an Augmentation, or an albumentations.Compose where the recipe lists `transforms`.
+
+        fill: three values in [0, 1], the mean of the training split.
+        """
         if "transforms" not in self.augment:
-            return Augmentation(**checked_options("augment", self.augment, Augmentation))
+            table = {"name": "crop_flip_cutout", **self.augment}
+            return self._made("augment", table, AUGMENTATIONS, kind="augmentation", fill=fill)
         from sightline.data import build_compose
 
         extra = sorted(set(self.augment) - {"transforms"})
         if extra:
-            raise SightlineError(
+            raise InputError(
                 f"recipe: augment has transforms and also {', '.join(extra)}; "
                 "say crop, flip and cutout as transforms too"
             )
         return build_compose(self.augment["transforms"], fill=fill)
 
+    def make_metrics(self) -> dict[str, Callable[[Predictions], float]]:
+        """Return the functions of `metrics` by their names; of package.module:function the last part."""
+        return {
+            name.rpartition(":")[2]: self._function("metric", name, METRICS, place=f"metrics[{number}]")
+            for number, name in enumerate(self.metrics)
+        }
 
-def check_recipe(table: Mapping[str, Any]) -> Recipe:
+    @property
+    def model_function(self) -> Callable[..., nn.Module]:
+        """The function of the section `model`."""
+        return self._function("model", self.model.name, MODELS)
+
+    @property
+    def tta_function(self) -> Any:
+        """The function of `analysis.tta`."""
+        return self._function("tta", self.analysis.tta, TTA, place="analysis.tta")
+
+    def _made(
+        self,
+        section: str,
+        table: Mapping[str, Any],
+        registry: Mapping[str, Callable[..., Any]],
+        *,
+        kind: str = "",
+        **given: Any,
+    ) -> Any:
+        """Return what the function that `table` names makes of its other entries, and of `given`."""
+        options = dict(table)
+        name = options.pop("name", None)
+        function = self._function(kind or section, name, registry, place=f"{section}.name")
+        where = f"recipe: {section}" if section == "augment" else f"recipe: {section} ({name})"
+        checked = checked_options(where, options, function, given=given)
+        return function(**{key: value for key, value in given.items() if takes(function, key)}, **checked)
+
+    def _function(self, kind: str, name: Any, registry: Mapping[str, T], *, place: str = "") -> T:
+        if not isinstance(name, str):
+            known = ", ".join(registry) or "package.module:function"
+            raise InputError(f"recipe: {place or kind + '.name'} is {name!r}; it needs a name: {known}")
+        try:
+            return resolve(kind, name, registry, trust=self.trust(name))
+        except UntrustedError:
+            raise
+        except InputError as error:
+            raise _UnknownName(f"recipe: {place or kind + '.name'}: {error}") from error.__cause__
+
+
+class _UnknownName(InputError):
+    """A name that nothing here bears; another machine, or an extension that is missing now, may know it."""
+
+
+def foreign_names(value: Any) -> set[str]:
+    """Return every text of the form package.module:function in a nested table."""
+    if isinstance(value, str):
+        return {value} if _FOREIGN.fullmatch(value) else set()
+    parts = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
+    return set().union(*map(foreign_names, parts))
+
+
+def check_recipe(
+    table: Mapping[str, Any], *, untrusted: Collection[str] = (), complete: bool = True
+) -> Recipe:
     """Return the recipe of a nested table.
 
-    Raises SightlineError for an unknown key, a wrong type, a value out of range, options that do not
-    belong to the chosen function, and combinations that cannot work.
+    Args:
+        table: As TOML has it.
+        untrusted: Functions, as package.module:function, that must not be imported.
+        complete: Whether whatever the recipe names has to be here. If not, names that are unknown, untrusted,
+            or of data that is elsewhere are left for whoever uses them.
+
+    Raises:
+        InputError: An unknown key or name, a wrong type, a value out of range, options that do not belong to
+            the chosen function, or a combination that cannot work.
+        UntrustedError: An untrusted function is named.
     """
     try:
-        recipe = Recipe.model_validate(_without_tuples(table))
+        recipe = Recipe.model_validate(_without_lists(table))
     except pydantic.ValidationError as error:
         loc = error.errors(include_url=False)[0]["loc"]
         section = Recipe.model_fields.get(str(loc[0])) if len(loc) > 1 else None
         fields = getattr(section.annotation, "model_fields", {}) if section else Recipe.model_fields
-        raise SightlineError(describe_problem(error, list(fields))) from None
-    recipe.make_optimizer()
-    (recipe.with_rate(1.0) if recipe.finds_rate else recipe).make_schedule()
-    recipe.make_callbacks()
-    recipe.make_mix()
-    if "transforms" not in recipe.augment:
-        recipe.make_augmentation((0.0, 0.0, 0.0))
-    if recipe.analysis.views not in TTA:
-        near = nearest(recipe.analysis.views, list(TTA))
-        raise SightlineError(f"recipe: analysis.views is {recipe.analysis.views!r}; {near}")
+        raise InputError(describe_problem(error, list(fields), "recipe: ")) from None
+    recipe._untrusted = frozenset(untrusted)
+    for check in _checks(recipe, complete):
+        try:
+            check()
+        except (UntrustedError, _UnknownName):
+            if complete:
+                raise
     training = recipe.training
     if training.validation == 0 and (training.keep == "best" or training.patience):
-        raise SightlineError(
+        raise InputError(
             f"recipe: training.keep is {training.keep!r} and training.patience {training.patience}; "
             "both choose by a validation split, so set training.validation to a share such as 0.1"
         )
     return recipe
 
 
-def _without_tuples(table: Mapping[str, Any]) -> dict[str, Any]:
-    # Strict validation wants tuples for `layers` and `compare`, and TOML has only lists.
+def _checks(recipe: Recipe, complete: bool) -> Iterator[Callable[[], Any]]:
+    yield recipe.make_optimizer
+    yield (recipe.with_lr(1.0) if recipe.finds_lr else recipe).make_schedule
+    yield recipe.make_callbacks
+    yield recipe.make_mix
+    if "transforms" not in recipe.augment:  # these need albumentations, and a look when a run begins
+        yield lambda: recipe.make_augmentation((0.0, 0.0, 0.0))
+    yield recipe.make_metrics
+    yield lambda: recipe.tta_function
+    yield lambda: check_options("recipe: model.options", recipe.model_function, recipe.model.options)
+    if complete:
+        yield lambda: _check_data(recipe)
+
+
+def _check_data(recipe: Recipe) -> None:
+    """Raise unless there is a data set, a folder, an .npz file or a function of the recipe's data.name."""
+    name = recipe.data.name
+    if name in DATASETS or Path(name).exists():
+        return
+    if not _FOREIGN.fullmatch(name) and name not in plugins("data"):
+        near = nearest(name, [*DATASETS, *plugins("data")])
+        raise InputError(
+            f"recipe: data.name is {name!r}: no data set, and no folder or .npz file at that path; {near}"
+        )
+    resolve("data", name, DATASETS, trust=recipe.trust(name))
+
+
+def _without_lists(table: Mapping[str, Any]) -> dict[str, Any]:
+    # Strict validation wants tuples, and TOML has only lists.
     copied = {key: dict(value) if isinstance(value, dict) else value for key, value in table.items()}
     analysis = copied.get("analysis")
-    if isinstance(analysis, dict):
-        lists = {key: tuple(value) for key, value in analysis.items() if isinstance(value, list)}
-        copied["analysis"] = analysis | lists
+    holders = [(copied, ("metrics", "callbacks"))]
+    holders += [(analysis, ("layers", "compare"))] if isinstance(analysis, dict) else []
+    for holder, keys in holders:
+        holder |= {key: tuple(holder[key]) for key in keys if isinstance(holder.get(key), list)}
     return copied

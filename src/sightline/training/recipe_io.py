@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+import logging
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import tomli_w
 
-from sightline.errors import SightlineError, nearest
-from sightline.training.recipe import Recipe, check_recipe
+from sightline.errors import DamagedFileError, InputError, NotFoundError, nearest
+from sightline.extensions import is_trusted
+from sightline.training.recipe import Recipe, check_recipe, foreign_names
+
+log = logging.getLogger(__name__)
+
+SCHEMA = 1  # of a recipe that a run has written; those of version 0.1 have none
+RENAMED = {
+    "average": "weight_averaging",
+    "analysis.views": "analysis.tta",
+    "augment.hole_size": "augment.cutout_size",
+    "augment.hole_p": "augment.cutout_p",
+    "augment.hole_fill": "augment.cutout_fill",
+}
+"""Keys of recipes of version 0.1, and what they are called now."""
 
 
 def _shipped() -> dict[str, str]:
@@ -24,45 +38,104 @@ RECIPES: dict[str, str] = _shipped()
 """The recipes of the package: from name to TOML text."""
 
 
-def load_recipe(recipe: str | Path, changes: Sequence[str] = ()) -> Recipe:
+def load_recipe(
+    recipe: str | Path,
+    changes: Sequence[str] = (),
+    *,
+    trust: Collection[str] = (),
+    complete: bool = True,
+) -> Recipe:
     """Return a recipe by name (see :data:`RECIPES`) or from a TOML file, with changes applied.
 
-    changes: `"section.key=value"`, the value as TOML writes it; a word needs no quotes. A new `name`
-    of an optimizer or schedule drops the options of the old one.
+    Keys of version 0.1 are read as what they are called now, with a warning in the log.
+
+    Args:
+        recipe: A name, or the path of a file.
+        changes: `"section.key=value"`, the value as TOML writes it; a word needs no quotes. A new `name`
+            of an optimizer or schedule drops the options of the old one. Functions that they name are
+            trusted.
+        trust: Modules that may be imported because the file names a function in them; their submodules too.
+        complete: Whether all that the recipe names has to be here; if not, what is missing, or not trusted,
+            is left for whoever uses it.
+
+    Raises:
+        NotFoundError, DamagedFileError: The file is missing, or is not a recipe.
+        InputError: A key, a name or a value does not fit.
+        UntrustedError: The file names a function in a module that is not trusted.
 
     >>> load_recipe("resnet18-cutout16", ["training.epochs=1", "model.name=resnet34"]).model.name
     'resnet34'
     """
-    if str(recipe) in RECIPES:
-        text, origin = RECIPES[str(recipe)], str(recipe)
-    else:
-        text, origin = _read(Path(recipe)), str(recipe)
+    text = RECIPES.get(str(recipe)) or _read(Path(recipe))
+    return parse_recipe(text, changes, origin=str(recipe), trust=trust, complete=complete)
+
+
+def parse_recipe(
+    text: str,
+    changes: Sequence[str] = (),
+    *,
+    origin: str = "the recipe",
+    trust: Collection[str] = (),
+    complete: bool = True,
+) -> Recipe:
+    """Return the recipe of a TOML text; the other arguments are those of :func:`load_recipe`."""
     try:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise SightlineError(f"{origin} is not TOML: {error}") from None
+        raise DamagedFileError(f"{origin} is not TOML: {error}") from None
+    _migrate(table, origin)
+    untrusted = {name for name in foreign_names(table) if not is_trusted(name.partition(":")[0], trust)}
     for change in changes:
-        _apply(table, change)
-    return check_recipe(table)
+        untrusted -= foreign_names(_apply(table, change))
+    return check_recipe(table, untrusted=untrusted, complete=complete)
 
 
 def _read(path: Path) -> str:
     if path.suffix != ".toml":
-        raise SightlineError(
+        raise InputError(
             f"recipe {str(path)!r} is not known; {nearest(str(path), list(RECIPES))}; or give a .toml file"
         )
     try:
         return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+    except FileNotFoundError:
+        raise NotFoundError(f"recipe {path} cannot be read: No such file or directory") from None
+    except (OSError, ValueError) as error:  # ValueError: not UTF-8, or a path that no system can have
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        raise SightlineError(f"recipe {path} cannot be read: {reason}") from None
+        raise DamagedFileError(f"recipe {path} cannot be read: {reason}") from None
 
 
-def _apply(table: dict[str, Any], change: str) -> None:
+def _migrate(table: dict[str, Any], origin: str) -> None:
+    """Bring a table of an older version to the keys of today, in place."""
+    schema = table.pop("schema", None)
+    if schema == SCHEMA:
+        return
+    if schema is not None:
+        raise DamagedFileError(
+            f"{origin} has schema {schema!r}, and this version reads up to {SCHEMA}; "
+            "open it with a newer version of sightline"
+        )
+    found = []
+    for old, new in RENAMED.items():
+        holder, key = _holder(table, old)
+        if key in holder and new.rpartition(".")[2] not in holder:
+            holder[new.rpartition(".")[2]] = holder.pop(key)
+            found.append(f"{old} is now {new}")
+    if found:
+        log.warning("%s has keys of version 0.1: %s", origin, ", ".join(found))
+
+
+def _holder(table: dict[str, Any], path: str) -> tuple[dict[str, Any], str]:
+    section, _, key = path.rpartition(".")
+    holder = table.get(section, {}) if section else table
+    return (holder if isinstance(holder, dict) else {}), key
+
+
+def _apply(table: dict[str, Any], change: str) -> Any:
+    """Change the table in place; return the value that was set."""
     place, equals, text = change.partition("=")
-    *sections, key = place.strip().split(".")
+    *sections, key = _todays(place.strip()).split(".")
     if not equals or not key:
-        raise SightlineError(f"--set {change!r} is not of the form section.key=value")
+        raise InputError(f"--set {change!r} is not of the form section.key=value")
     try:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
@@ -72,20 +145,31 @@ def _apply(table: dict[str, Any], change: str) -> None:
     for section in sections:
         table = table.setdefault(section, {})
         if not isinstance(table, dict):
-            raise SightlineError(f"--set {change!r}: {section} is a value, not a section")
+            raise InputError(f"--set {change!r}: {section} is a value, not a section")
     if (
         key == "name"
-        and sections in (["optimizer"], ["schedule"], ["average"], ["mix"])
+        and sections in (["optimizer"], ["schedule"], ["weight_averaging"], ["mix"])
         and table.get("name") != value
     ):
         table.clear()
+    if key == "name" and sections in (["model"], ["data"]) and table.get("name") != value:
+        table.pop("options", None)
     table[key] = value
+    return value
+
+
+def _todays(path: str) -> str:
+    for old, new in RENAMED.items():
+        if path == old or path.startswith(f"{old}."):
+            log.warning("--set %s: %s is now %s", path, old, new)
+            return new + path.removeprefix(old)
+    return path
 
 
 def recipe_toml(recipe: Recipe) -> str:
     """Return the recipe as TOML, complete, with every value that validation filled in.
 
-    >>> check_recipe(tomllib.loads(recipe_toml(load_recipe("shapes-quick")))) == load_recipe("shapes-quick")
+    >>> parse_recipe(recipe_toml(load_recipe("shapes-quick"))) == load_recipe("shapes-quick")
     True
     """
-    return tomli_w.dumps(recipe.model_dump(exclude_none=True))
+    return tomli_w.dumps({"schema": SCHEMA, **recipe.model_dump(exclude_none=True)})

@@ -15,7 +15,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from sightline.training.bounds import AtLeastOne, BelowOne, Count, CountOrZero, NonNegative, Positive, Share
+from sightline.signatures import (
+    AtLeastOne,
+    BelowOne,
+    Count,
+    CountOrZero,
+    LearningRate,
+    NonNegative,
+    Positive,
+    Share,
+)
 
 Anneal = Literal["linear", "cosine"]
 
@@ -58,7 +67,7 @@ def _between(start: float, end: float, share: float, anneal: Anneal) -> float:
 
 
 def one_cycle(
-    max_lr: Positive,
+    max_lr: LearningRate,
     *,
     peak: Share = 0.3,
     start_divisor: AtLeastOne = 25.0,
@@ -81,38 +90,38 @@ def cycled_momentum(
 
 
 def triangle(
-    max_lr: Positive, *, peak: Share = 0.2, start: NonNegative = 0.2, end: NonNegative = 0.07
+    max_lr: LearningRate, *, peak: Share = 0.2, start: NonNegative = 0.2, end: NonNegative = 0.07
 ) -> Schedule:
     """Straight lines from start*max_lr up to max_lr at the share `peak` of the steps, down to end*max_lr."""
     return _cycle(start * max_lr, max_lr, end * max_lr, peak, "linear")
 
 
 def _cycle(start: float, top: float, end: float, peak: float, anneal: Anneal) -> Schedule:
-    def rate(progress: Progress) -> float:
+    def lr_at(progress: Progress) -> float:
         at = progress.fraction
         if at < peak:
             return _between(start, top, at / peak, anneal)
         return _between(top, end, (at - peak) / (1 - peak) if peak < 1 else 0.0, anneal)
 
-    return rate
+    return lr_at
 
 
-def constant(lr: Positive) -> Schedule:
-    """The same rate at every step."""
+def constant(lr: LearningRate) -> Schedule:
+    """The same learning rate at every step."""
     return lambda progress: lr
 
 
-def step(lr: Positive, *, every: Count = 10, gamma: Positive = 0.1) -> Schedule:
+def step(lr: LearningRate, *, every: Count = 10, gamma: Positive = 0.1) -> Schedule:
     """lr times gamma to the number of whole periods of `every` epochs that have passed."""
     return lambda progress: lr * gamma ** (progress.epoch // every)
 
 
-def multistep(lr: Positive, *, milestones: list[Count], gamma: Positive = 0.1) -> Schedule:
+def multistep(lr: LearningRate, *, milestones: list[Count], gamma: Positive = 0.1) -> Schedule:
     """lr times gamma for each of the epochs in `milestones` that has been reached."""
     return lambda progress: lr * gamma ** sum(progress.epoch >= milestone for milestone in milestones)
 
 
-def cosine(lr: Positive, *, end: NonNegative = 0.0, warmup: Share = 0.0) -> Schedule:
+def cosine(lr: LearningRate, *, end: NonNegative = 0.0, warmup: Share = 0.0) -> Schedule:
     """Half a cosine from lr to end*lr (Loshchilov & Hutter 2016), after a straight rise over `warmup`."""
     return _cycle_with_straight_rise(lr, end * lr, warmup)
 
@@ -123,7 +132,7 @@ def _cycle_with_straight_rise(lr: float, end: float, warmup: float) -> Schedule:
 
 
 def plateau(
-    lr: Positive, *, factor: BelowOne = 0.1, patience: CountOrZero = 3, threshold: NonNegative = 1e-4
+    lr: LearningRate, *, factor: BelowOne = 0.1, patience: CountOrZero = 3, threshold: NonNegative = 1e-4
 ) -> Schedule:
     """lr times factor each time the watched loss has not fallen for more than `patience` epochs.
 
@@ -131,7 +140,7 @@ def plateau(
     torch.optim.lr_scheduler.ReduceLROnPlateau.
     """
 
-    def rate(progress: Progress) -> float:
+    def lr_at(progress: Progress) -> float:
         now, best, waited = lr, math.inf, 0
         for loss in progress.losses:
             best, waited = (loss, 0) if loss < best * (1 - threshold) else (best, waited + 1)
@@ -139,7 +148,7 @@ def plateau(
                 now, waited = now * factor, 0
         return now
 
-    return rate
+    return lr_at
 
 
 SCHEDULES: dict[str, Callable[..., Schedule]] = {

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from sightline.data import Augmentation, Dataset, ImageFiles, ResidentBatches, Split, StreamedBatches
 from sightline.errors import InputError
 from sightline.models import autocast
-from sightline.training.bounds import BelowOne, NonNegative
+from sightline.signatures import BelowOne, NonNegative
 from sightline.training.mixing import Mixed
 
 if TYPE_CHECKING:

@@ -37,7 +37,7 @@ from sightline.training.checkpoint import Checkpoint
 from sightline.training.execution import Execution
 from sightline.training.history import History, Row
 from sightline.training.mixing import Mix, mix_generator
-from sightline.training.optimizers import OptimizerFactory, set_rates, sgd
+from sightline.training.optimizers import OptimizerFactory, set_lr, sgd
 from sightline.training.schedules import Progress, Schedule, one_cycle
 from sightline.training.train_step import Loss, Objective, check_outputs, train_step, training_batches
 
@@ -184,7 +184,7 @@ class Trainer:
     def _step(self, images: torch.Tensor, labels: torch.Tensor) -> None:
         progress, weight = self._progress(self.position), self.batches.weight(self.position)
         reseed(self.seed, self.epoch, self.position)
-        set_rates(self.optimizer, self.schedule(progress), self.momentum(progress) if self.momentum else None)
+        set_lr(self.optimizer, self.schedule(progress), self.momentum(progress) if self.momentum else None)
         images = images.contiguous(memory_format=self.memory_format)  # (B, 3, H, W)
         mixed = None
         if self.mix is not None:
