@@ -368,7 +368,9 @@ def test_a_damaged_range_test_is_refused_in_one_line(tmp_path, card):
 
 
 def test_a_folder_without_range_test_is_refused(tmp_path):
-    with pytest.raises(SightlineError, match=r"holds no whole range test .*range_test.csv"):
+    with pytest.raises(
+        SightlineError, match=r"holds no range test \(range_test.csv is missing\); run it first"
+    ):
         write_range_test(tmp_path)
 
 

@@ -85,7 +85,7 @@ class Card:
 
 @dataclass(frozen=True)
 class Cards:
-    """Cards in reading order; `pairs` where two pictures stand beside each other."""
+    """Cards in reading order; `pairs` where two pictures stand next to each other."""
 
     caption: str
     cards: tuple[Card, ...]
@@ -235,7 +235,7 @@ class MapColumn:
 
 @dataclass(frozen=True)
 class MapCard:
-    """A picture beside the maps of its classes."""
+    """A picture next to the maps of its classes."""
 
     tile: Tile
     columns: tuple[MapColumn, ...]

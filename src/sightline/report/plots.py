@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from sightline.errors import SightlineError
+from sightline.errors import DamagedFileError, InputError, InputTypeError, NotFoundError, WriteError
 from sightline.files import write_atomic
 from sightline.predictions.metrics import confusion, rank_mistakes
 from sightline.predictions.table import Predictions
@@ -51,18 +51,18 @@ class Plot:
     def save(self, path: str | Path) -> Path:
         """Write the drawing as PNG or SVG, by the ending of `path`, whole or not at all; return the path.
 
-        Raises SightlineError for another ending, or if the file cannot be written.
+        Raises:
+            InputError: The path has another ending.
+            WriteError: The file cannot be written.
         """
         path = Path(path)
         if path.suffix.lower() not in _FORMATS:
-            raise SightlineError(f"{path} ends in {path.suffix!r}; a plot is saved as .png or .svg")
+            raise InputError(f"{path} ends in {path.suffix!r}; a plot is saved as .png or .svg")
         picture = _FORMATS[path.suffix.lower()](self.drawing)
         try:
             write_atomic(path, lambda file: file.write(picture))
         except OSError as error:
-            raise SightlineError(
-                f"{path} cannot be written ({error.strerror}); choose another place"
-            ) from error
+            raise WriteError(f"{path} cannot be written ({error.strerror}); choose another path") from error
         return path
 
     def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
@@ -81,31 +81,42 @@ def check_images(images: np.ndarray, number: int | None = None, of: str = "") ->
     # By its looks, not its type: a data set's images can stay in their files until they are taken.
     if getattr(images, "dtype", None) != np.uint8 or images.shape[3:] != (3,):
         came = f"{getattr(images, 'dtype', type(images).__name__)} {tuple(getattr(images, 'shape', ()))}"
-        raise SightlineError(f"images are {came}; a plot needs uint8 (N, H, W, 3), as a data set holds them")
+        raise InputTypeError(f"images are {came}; a plot needs uint8 (N, H, W, 3), as a data set holds them")
     if not len(images):
-        raise SightlineError("there are no images; pass at least one")
+        raise InputError("there are no images; pass at least one")
     if number is not None and number != len(images):
-        raise SightlineError(f"there are {len(images)} images for {number} {of}; pass one for each")
+        raise InputError(f"there are {len(images)} images for {number} {of}; pass one for each")
 
 
 _PER_CLASS = 8
 _CLASSES_IN_ROWS = 20
-_MOST_CLASSES = 1000  # a sheet of more would be higher than a picture file can be
+_CLASS_LIMIT = 1000  # a sheet of more would be higher than a picture file can be
 
 
 def write_sample_sheet(
     images: np.ndarray, labels: np.ndarray, class_names: Sequence[str], path: str | Path
 ) -> Path:
-    """Write a sheet of some images of every class, PNG or SVG; return its path.
+    """Write a sheet of some images of every class.
 
     Up to 20 classes have a row of eight each; of more classes, each has one picture, and those after the
     first 1,000 none. Images are taken at even distances, for neighbours in a folder are often alike.
-    images: uint8 (N, H, W, 3). labels: (N,) integers.
 
-    Raises SightlineError if images and labels do not fit together, or the sheet cannot be written.
+    Args:
+        images: uint8 (N, H, W, 3).
+        labels: (N,) integers.
+        class_names: Of the classes, by label.
+        path: Of the sheet, PNG or SVG by its ending.
+
+    Returns:
+        The path.
+
+    Raises:
+        InputTypeError: The images are not uint8 (N, H, W, 3).
+        InputError: There is no label for each image, or the path has another ending.
+        WriteError: The sheet cannot be written.
     """
     check_images(images, len(labels), "labels")
-    names = [short_name(name, limit=TILE_NAME) for name in class_names[:_MOST_CLASSES]]
+    names = [short_name(name, limit=TILE_NAME) for name in class_names[:_CLASS_LIMIT]]
     in_rows = len(names) <= _CLASSES_IN_ROWS
     each = [_spread(images, labels == c, _PER_CLASS if in_rows else 1) for c in range(len(names))]
     if in_rows:
@@ -148,15 +159,20 @@ class RangeTest(Protocol):
 
 
 def plot_images(images: np.ndarray, captions: Sequence[str] | None = None, *, limit: int = 20) -> Plot:
-    """Show the first `limit` pictures, uint8 (N, H, W, 3), in lines of five, with a text above each.
+    """Show pictures in lines of five, with a text above each.
 
-    Raises SightlineError if the images are not such, or if there are not as many captions.
+    Args:
+        images: uint8 (N, H, W, 3).
+        captions: N texts, or none.
+        limit: How many pictures at most, from the first on.
+
+    Raises:
+        InputTypeError: The images are not uint8 (N, H, W, 3).
+        InputError: There is no image, or there are not as many captions.
     """
     check_images(images)
     if captions is not None and len(captions) != len(images):
-        raise SightlineError(
-            f"there are {len(captions)} captions for {len(images)} images; pass one for each"
-        )
+        raise InputError(f"there are {len(captions)} captions for {len(images)} images; pass one for each")
     texts = [] if captions is None else [short_name(text, limit=_CAPTION) for text in captions[:limit]]
     return plot_sheet([Row("", images[:limit])], texts)
 
@@ -164,20 +180,24 @@ def plot_images(images: np.ndarray, captions: Sequence[str] | None = None, *, li
 def plot_curves(history: TrainingHistory | pd.DataFrame) -> Plot:
     """Show loss and accuracy per epoch side by side, for the splits that were measured.
 
-    history: what `fit` returned, or the table of `history.csv`.
+    Args:
+        history: What the training returned, or the table of `history.csv`.
 
-    Raises SightlineError if it holds no epoch.
+    Raises:
+        InputError: It holds no epoch.
     """
     table = _table(history, "epochs", ("epoch", "train_loss", "train_accuracy"), file="history.csv")
     return Plot(partial(_curves, table=table))
 
 
 def plot_learning_rate(history: TrainingHistory | pd.DataFrame) -> Plot:
-    """Show the learning rate of every iteration.
+    """Show the learning rate of every step.
 
-    history: what `fit` returned, or the table of `steps.csv`.
+    Args:
+        history: What the training returned, or the table of `steps.csv`.
 
-    Raises SightlineError if it holds no iteration.
+    Raises:
+        InputError: It holds no step.
     """
     table = _table(history, "steps", ("step", "lr"), file="steps.csv")
     return Plot(partial(charts.learning_rate, steps=table))
@@ -192,7 +212,10 @@ def plot_range_test(range_test: RangeTest) -> Plot:
 def write_range_test(folder: str | Path) -> Path:
     """Draw `range_test.csv` and `range_test.json` of a folder as `range_test.png`; return its path.
 
-    Raises SightlineError if a file is missing or damaged, or the picture cannot be written.
+    Raises:
+        NotFoundError: A file is missing.
+        DamagedFileError: A file cannot be read.
+        WriteError: The picture cannot be written.
     """
     folder = Path(folder)
     try:
@@ -201,10 +224,13 @@ def write_range_test(folder: str | Path) -> Path:
         card["suggestions"] = {name: float(value) for name, value in card["suggestions"].items()}
         drawing = partial(charts.range_test, table=table.loc[:, _RANGE_TEST], card=card)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        if isinstance(error, FileNotFoundError):
+            missing = Path(error.filename or "").name
+            raise NotFoundError(
+                f"{folder} holds no range test ({missing} is missing); run it first"
+            ) from None
         reason = " ".join(str(error).split())[:120]
-        if isinstance(error, OSError):  # without its path, which stands in the message already
-            reason = f"{Path(error.filename or '').name}: {error.strerror}"
-        raise SightlineError(f"{folder} holds no whole range test ({reason}); run it again") from error
+        raise DamagedFileError(f"{folder} holds no whole range test ({reason}); run it again") from error
     return Plot(drawing).save(folder / "range_test.png")
 
 
@@ -219,12 +245,18 @@ def plot_class_accuracy(predictions: Predictions) -> Plot:
 
 
 def plot_mistakes(predictions: Predictions, images: np.ndarray, *, limit: int = 10) -> Plot:
-    """Show the `limit` misclassified images in descending order of loss.
+    """Show misclassified images in descending order of loss.
 
     Above each: the predicted and the true class, the loss in nats, and the model's confidence.
-    images: uint8 (N, H, W, 3), all that were predicted, in their order.
 
-    Raises SightlineError if the images are not such, or not as many as the predictions.
+    Args:
+        predictions: Of N images.
+        images: uint8 (N, H, W, 3), all that were predicted, in their order.
+        limit: How many mistakes at most.
+
+    Raises:
+        InputTypeError: The images are not uint8 (N, H, W, 3).
+        InputError: There are not as many images as predictions.
     """
     check_images(images, len(predictions), "predictions")
     worst = rank_mistakes(predictions, limit=limit)
@@ -242,23 +274,29 @@ def plot_explanations(
     *,
     limit: int = 10,
 ) -> Plot:
-    """Show the first `limit` pictures above their maps: raw, cell by cell, and smoothed over the picture.
+    """Show pictures above their maps: raw, cell by cell, and smoothed over the picture.
 
-    images: uint8 (N, H, W, 3), those that were explained. explanations: one, or several by the heading
-    of their rows: layers, as `explain_layers` returns them, or targets, such as
-    `{"predicted": ..., "true": ...}`. Above each picture stands what the model said and how sure it was,
-    then the classes of the maps where they are others. A map in which nothing speaks for its class is
-    said in words.
+    Above each picture stands what the model said and how sure it was, then the classes of the maps where
+    they are others. Where nothing in a map speaks for its class, this is said in words.
 
-    Raises SightlineError if images, explanations and class names do not fit together.
+    Args:
+        images: uint8 (N, H, W, 3), those that were explained.
+        explanations: One, or several by the heading of their rows: layers, as `explain_layers` returns them,
+            or targets, such as `{"predicted": ..., "true": ...}`.
+        class_names: Of all classes, by label.
+        limit: How many pictures at most, from the first on.
+
+    Raises:
+        InputTypeError: The images are not uint8 (N, H, W, 3).
+        InputError: Images, explanations and class names do not fit together.
     """
     several = explanations if isinstance(explanations, Mapping) else {explanations.layer: explanations}
     if not several:
-        raise SightlineError("there is no explanation; pass what explain or explain_layers returned")
+        raise InputError("there is no explanation; pass what explain or explain_layers returned")
     for found in several.values():
         check_images(images, len(found), "maps")
         if found.logits.shape[1] != len(class_names):
-            raise SightlineError(
+            raise InputError(
                 f"the model has {found.logits.shape[1]} outputs and there are {len(class_names)} names; "
                 "pass the class names of its data set"
             )
@@ -313,5 +351,5 @@ def _table(
     missing = [column for column in columns if column not in table]
     if missing or table.empty:
         lack = f"has no {', '.join(missing)}" if missing else "is empty"
-        raise SightlineError(f"the history {lack}; pass what fit returned, or the table of {file}")
+        raise InputError(f"the history {lack}; pass what the training returned, or the table of {file}")
     return table

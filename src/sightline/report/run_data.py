@@ -139,7 +139,7 @@ class Pictures:
 
 @dataclass(frozen=True)
 class RunData:
-    """What a run left. What a file would have held that is not there is None or empty.
+    """What a run left. What a missing file would have held is None or empty.
 
     Attributes:
         name: Of the folder.

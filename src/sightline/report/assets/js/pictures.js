@@ -83,7 +83,7 @@ function fillThumb({ manifest, tables }, link, split, index, wanted) {
 }
 
 /**
- * The pictures beside the text are drawn when they come near the window, and all before the page is printed.
+ * The pictures next to the text are drawn when they come near the window, and all before the page is printed.
  * @param {Report} report
  */
 export function startThumbs(report) {
