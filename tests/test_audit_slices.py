@@ -77,7 +77,7 @@ def test_the_planted_shortcut_is_found_and_named_by_its_evidence(seed):
     held_out[np.random.default_rng(seed).permutation(1000)[:500]] = False
     others = held_out & ~inside & (predicted == data.truth.shortcut_class)
     assert found[0].rest == (predicted != data.test.labels)[others].mean()
-    assert f" of the others called “{name}”, among the " in found[0].evidence
+    assert f" of the others called “{name}”, among its " in found[0].evidence
     assert np.isin(np.flatnonzero(fooled), found[0].rows).all()
     assert fooled[found[0].rows].mean() > 0.5
     explained = [np.isin(np.flatnonzero(fooled), one.rows).mean() for one in found[1:]]
@@ -120,7 +120,7 @@ def test_a_slice_of_one_attribute_has_the_numbers_of_the_held_out_half():
     table = [[(wrong & part).sum(), (~wrong & part).sum()] for part in (inside, outside)]
     assert found.p == pytest.approx(fisher_exact(table, alternative="greater").pvalue, rel=1e-6)
     assert found.evidence.startswith(f"{100 * found.error:.0f} % wrong (")
-    assert f"the {inside.sum()} of {len(found.rows)} images kept for the test" in found.evidence
+    assert f"its {inside.sum()} of {len(found.rows)} images in the held-out half" in found.evidence
 
 
 def test_a_pair_is_preferred_where_neither_condition_alone_is_the_cause():

@@ -81,7 +81,7 @@ def paired_interval(gained: ArrayLike, lost: ArrayLike, n: ArrayLike) -> tuple[n
 
     >>> low, high = paired_interval(30, 10, 200)
     >>> f"{low:.4f} {high:.4f}"
-    '0.0378 0.1602'
+    '0.0384 0.1596'
     """
     n, gained, lost = np.asarray(n) + 2, np.asarray(gained) + 0.5, np.asarray(lost) + 0.5
     centre = (gained - lost) / n

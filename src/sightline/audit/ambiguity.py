@@ -1,7 +1,6 @@
 """Which images are ambiguous, hard but right, easy but wrong: from several versions or several models.
 
-    >>> answers = np.array([[[0.9, 0.1], [0.9, 0.1]], [[0.9, 0.1], [0.1, 0.9]]])  # (versions, images,
-    classes)
+    >>> answers = np.array([[[0.9, 0.1], [0.9, 0.1]], [[0.9, 0.1], [0.1, 0.9]]])  # (V, N, C)
     >>> measure_ambiguity(answers)[["ambiguity", "disagreement", "margin"]].round(3).values.tolist()
     [[0.469, 0.0, 0.8], [1.0, 0.531, 0.0]]
 

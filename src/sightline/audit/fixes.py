@@ -33,7 +33,7 @@ _TIERS = {
 }
 _ACCURACY, _MEASURED = "test accuracy", "measured test accuracy"
 _SLICE = "Add training images of this kind, or an augmentation that makes them"
-_SHORTCUT = "Add training images with the sign and another class, or an augmentation that hides the sign"
+_SHORTCUT = "Add training images with the mark and another class, or an augmentation that hides the mark"
 _TRAIN_AND_COMPARE = "sightline run RECIPE --fixes fixes.json; sightline compare RUN_A RUN_B"
 
 CONFIRMED = 0.51

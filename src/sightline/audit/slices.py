@@ -234,7 +234,7 @@ def _described(
     held_out = half & inside
     error, rest = float(wrong[held_out].mean()), float(wrong[others].mean())
     low, high = interval = wilson_interval(int(wrong[held_out].sum()), int(held_out.sum()))
-    size = f"the {int(held_out.sum())} of {int(inside.sum())} images kept for the test"
+    size = f"its {int(held_out.sum())} of {int(inside.sum())} images in the held-out half"
     evidence = (
         f"{100 * error:.0f} % wrong ({100 * low:.0f} to {100 * high:.0f}) against {100 * rest:.1f} % "
         f"{compared}, among {size} ({_p_words(p)})"

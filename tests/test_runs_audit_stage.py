@@ -15,7 +15,7 @@ from sightline.cli.app import app
 from sightline.data import fingerprint
 from sightline.errors import InputError, SightlineError
 from sightline.runs import compare_runs, out_of_fold
-from sightline.runs.audit_stage import other_answers, recipe_of_folds
+from sightline.runs.audit_stage import other_answers, recipe_of_folds, thumbnails
 
 SMALL = (
     "model.options={widths=[8, 16, 16]}",
@@ -181,3 +181,13 @@ def test_folds_are_trained_by_the_runs_own_recipe_or_a_named_one_on_its_data(run
     named = recipe_of_folds(run.recipe, "cifar10-quick")
     assert (named.name, named.model.name) == ("cifar10-quick", "speednet")
     assert named.data == run.recipe.data
+
+
+def test_thumbnails_are_the_means_of_blocks_and_small_images_stay_as_they_are():
+    images = np.random.default_rng(0).integers(0, 256, (3, 130, 70, 3), dtype=np.uint8)
+    small = thumbnails(images)
+    assert small.shape == (3, 43, 23, 3)
+    for index, y, x in ((0, 0, 0), (1, 20, 11), (2, 42, 22)):
+        block = images[index, 3 * y : 3 * y + 3, 3 * x : 3 * x + 3].astype(float)
+        np.testing.assert_array_equal(small[index, y, x], block.mean((0, 1)).round())
+    np.testing.assert_array_equal(thumbnails(images[:, :64, :64]), images[:, :64, :64])
