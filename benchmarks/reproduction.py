@@ -269,7 +269,7 @@ def mistakes_of(page: Page, run: sl.Run, data: sl.Dataset, predictions: sl.Predi
         for layer in layers if limit == 10 else [main]:
             found = maps_of(run, images, predictions.predicted[chosen], predictions.labels[chosen], layer)
             name = "mistakes_maps_main" if (layer, limit) == (main, 10) else f"mistakes_maps_{layer}_{limit}"
-            text = f"Heat maps of the {limit} costliest mistakes at {layer}, for the predicted and the true class"
+            text = f"Heat maps of the {limit} costliest mistakes at {layer}, predicted and true class"
             page.figure(name, sl.plot_explanations(images, found, data.class_names, limit=limit), text)
 
 

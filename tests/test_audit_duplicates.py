@@ -9,10 +9,9 @@ import pytest
 from PIL import Image
 
 from sightline.audit import find_near_duplicates
-from sightline.audit.duplicates.decoys import chance_threshold
+from sightline.audit.duplicates.candidates import best_shift, chance_threshold, coarse
 from sightline.audit.duplicates.fingerprints import area_weights, correlation, fingerprints, pool
 from sightline.audit.duplicates.pairs import accuracy_without
-from sightline.audit.duplicates.shifted import best_shift, coarse
 from sightline.data import ImageFiles, Split, load_data
 from sightline.errors import InputError
 from sightline.stats import wilson_interval

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sightline.audit.inputs import CHUNK, confident
 from sightline.audit.result import Difficulty, DifficultyKind, DifficultyRow
-from sightline.audit.validation import CHUNK, confident
 from sightline.errors import InputError
 
 if TYPE_CHECKING:

@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sightline.audit.inputs import CHUNK, confident, labelled, of_label
 from sightline.audit.result import Calibration, ReliabilityBin
-from sightline.audit.validation import CHUNK, confident, labelled, of_label
 from sightline.errors import InputError
 from sightline.predictions import Predictions
 from sightline.stats import wilson_intervals

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sightline.audit.inputs import halves, labelled, of_label
 from sightline.audit.result import ClassCoverage, ConformalSets
-from sightline.audit.validation import halves, labelled, of_label
 from sightline.errors import InputError
 from sightline.stats import wilson_interval, wilson_intervals
 

@@ -17,8 +17,8 @@ import numpy as np
 from pydantic import TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as checked_dataclass
 
+from sightline.audit.inputs import first_problem
 from sightline.audit.result import Action, SplitName
-from sightline.audit.validation import first_problem
 from sightline.data import Dataset, PlantedTruth, Split, fingerprint
 from sightline.errors import DamagedFileError, InputError, NotFoundError, nearest
 from sightline.files import write_text

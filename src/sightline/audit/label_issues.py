@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
+from sightline.audit.inputs import CHUNK, best_other, labelled, of_label
 from sightline.audit.result import Agreement, IssueMethod, LabelIssue, LabelIssueList
-from sightline.audit.validation import CHUNK, best_other, labelled, of_label
 from sightline.errors import InputError, MissingExtraError
 
 if TYPE_CHECKING:

@@ -39,7 +39,7 @@ from sightline.audit.fixes import (
     use_threshold,
 )
 from sightline.audit.ground_truth import score_audit
-from sightline.audit.inputs import Evidence
+from sightline.audit.inputs import Evidence, best_other
 from sightline.audit.label_issues import (
     compare_rankings,
     find_label_issues,
@@ -75,7 +75,6 @@ from sightline.audit.slices import (
     find_slices,
 )
 from sightline.audit.training_dynamics import area_under_margin, cartography, forgetting_events
-from sightline.audit.validation import best_other
 from sightline.stats import wilson_interval
 
 _AT_ONCE = 1000  # test images whose attributes are taken together

@@ -12,6 +12,7 @@ import numpy as np
 from pydantic import TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as checked_dataclass
 
+from sightline.audit.inputs import first_problem
 from sightline.audit.neighbors import Neighbors
 from sightline.audit.result import (
     ADAPTER,
@@ -32,7 +33,6 @@ from sightline.audit.result import (
     Selective,
     Slice,
 )
-from sightline.audit.validation import first_problem
 from sightline.errors import DamagedFileError, InputError, NotFoundError
 from sightline.files import atomic_path, write_atomic
 

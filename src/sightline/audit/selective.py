@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sightline.audit.inputs import confident, halves
 from sightline.audit.result import RiskCurve, Selective, Threshold
-from sightline.audit.validation import confident, halves
 from sightline.errors import InputError
 from sightline.stats import wilson_interval
 

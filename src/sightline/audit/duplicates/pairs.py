@@ -28,8 +28,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sightline.audit.duplicates.candidates import Pictures, alike_pairs
-from sightline.audit.duplicates.shifted import shifted_pairs
+from sightline.audit.duplicates.candidates import Pictures, alike_pairs, shifted_pairs
 from sightline.audit.result import AccuracyWithout, DuplicateKind, DuplicatePair, Duplicates, SplitName
 from sightline.data import Split
 from sightline.errors import InputError
