@@ -18,18 +18,19 @@ if TYPE_CHECKING:
 
 @app.command()
 @click.argument("run", type=PATH)
+@options.trust
 @options.device
 @options.as_json
 @options.quiet
 @options.debug
-def analyze(run: Path, device: str, as_json: bool, quiet: bool) -> None:
+def analyze(run: Path, trust: tuple[str, ...], device: str, as_json: bool, quiet: bool) -> None:
     """Predict, rank and explain again with the weights of RUN."""
     from sightline.cli.console import log_shown
     from sightline.distributed import leader_does
     from sightline.runs import analyze as analyze_run
     from sightline.runs import load_run
 
-    opened = leader_does(lambda: load_run(run))
+    opened = leader_does(lambda: load_run(run, trust=trust))
     with log_shown(to_stderr=as_json, quiet=quiet):
         analyze_run(opened, opened.data(), device=device)
     emit_headline(opened, as_json=as_json)
@@ -55,6 +56,7 @@ def analyze(run: Path, device: str, as_json: bool, quiet: bool) -> None:
     metavar="RUN",
     help="Find ambiguous images by this run's answers too, of another seed say; may be given several times.",
 )
+@options.trust
 @options.device
 @options.as_json
 @options.quiet
@@ -64,6 +66,7 @@ def audit(
     folds: int | None,
     folds_recipe: str | None,
     others: tuple[Path, ...],
+    trust: tuple[str, ...],
     device: str,
     as_json: bool,
     quiet: bool,
@@ -74,12 +77,12 @@ def audit(
     """
     from sightline.cli.console import log_shown, print_table
     from sightline.report import write_report
-    from sightline.runs import audit_run, existing_folder
+    from sightline.runs import audit_run, load_run
 
-    folder = existing_folder(run)
+    opened = load_run(run, trust=trust)
     with log_shown(to_stderr=as_json, quiet=quiet):
-        found = audit_run(folder, folds=folds or 0, folds_recipe=folds_recipe, others=others, device=device)
-    page = write_report(folder)
+        found = audit_run(opened, folds=folds or 0, folds_recipe=folds_recipe, others=others, device=device)
+    page = write_report(opened.folder)
     emit({**found.result.to_dict(), "report": str(page)}, as_json=as_json)
     if not as_json:
         causes = found.error_budget.causes
@@ -134,15 +137,17 @@ def compare(a: Path, b: Path, out: Path | None, as_json: bool) -> None:
 @click.option("--layer", help="Layer to explain at  [default: the run's main one]")
 @click.option("--method", help="Method, or auto for the most faithful  [default: the run's]")
 @click.option("--out", type=PATH, help="Folder for the heat maps  [default: RUN/explained]")
+@options.trust
 @options.device
 @options.as_json
 @options.debug
-def explain(run, images, target, layer, method, out, device, as_json) -> None:
+def explain(run, images, target, layer, method, out, trust, device, as_json) -> None:
     """Classify picture files with RUN and draw where the model looked."""
     from sightline.cli.console import print_table
     from sightline.runs import explain_pictures
 
-    rows = explain_pictures(run, images, out=out, target=target, layer=layer, method=method, device=device)
+    how = {"target": target, "layer": layer, "method": method, "trust": trust, "device": device}
+    rows = explain_pictures(run, images, out=out, **how)
     emit(rows, as_json=as_json)
     if not as_json:
         print_table(("image", "predicted", "top 5", "heat map"), [_picture_cells(row) for row in rows])

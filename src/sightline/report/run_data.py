@@ -53,7 +53,7 @@ class DataCard:
     source: str | None = None
     image_size: tuple[int, int] | None = None
     skipped: tuple[str, ...] = ()
-    planted: dict[str, Any] = field(default_factory=dict)
+    planted: dict[str, Any] | None = None
     fingerprint: dict[str, Any] | None = None
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ def explain_pictures(
     target: str | None = None,
     layer: str | None = None,
     method: str | None = None,
+    trust: Collection[str] = (),
     device: str = "auto",
 ) -> list[dict[str, Any]]:
     """Classify pictures with the model of a run and write `NAME-heatmap.png` for each into `out`.
@@ -35,12 +36,13 @@ def explain_pictures(
     predicted one. layer: by default the run's main one. method: a name of `explain.METHODS`, by default the
     run's; "auto" is the one that its analysis found most faithful. Returns for each picture a dict of image,
     predicted, top (five classes with probabilities), explained, status, heatmap (a path).
+    trust: modules that may be imported to open the model.
 
     Raises SightlineError if a picture cannot be read, before anything is written, or for an unknown
     class or layer.
     """
     folder = existing_folder(run)
-    model, card = load_model(folder)
+    model, card = load_model(folder, trust=trust)
     model.to(choose_device(device))
     names = tuple(card["class_names"])
     height, width = card["image_size"]

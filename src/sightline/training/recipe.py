@@ -364,13 +364,23 @@ def _checks(recipe: Recipe, complete: bool) -> Iterator[Callable[[], Any]]:
     yield (recipe.with_lr(1.0) if recipe.finds_lr else recipe).make_schedule
     yield recipe.make_callbacks
     yield recipe.make_mix
-    if "transforms" not in recipe.augment:  # these need albumentations, and a look when a run begins
+    if "transforms" in recipe.augment:  # making them needs albumentations, and waits until a run begins
+        yield lambda: _check_transforms(recipe.augment["transforms"])
+    else:
         yield lambda: recipe.make_augmentation((0.0, 0.0, 0.0))
     yield recipe.make_metrics
     yield lambda: recipe.tta_function
     yield lambda: check_options("recipe: model.options", recipe.model_function, recipe.model.options)
     if complete:
         yield lambda: _check_data(recipe)
+
+
+def _check_transforms(steps: Any) -> None:
+    if not isinstance(steps, list) or not all(isinstance(step, dict) and "name" in step for step in steps):
+        raise InputError(
+            f"recipe: augment.transforms is {steps!r}; it needs a list of tables such as "
+            '[{ name = "HorizontalFlip", p = 0.5 }]'
+        )
 
 
 def _check_data(recipe: Recipe) -> None:

@@ -88,7 +88,7 @@ def _facts(data: DataCard) -> Iterator[tuple[str, str]]:
     for label, values in (("Mean per channel", data.mean), ("Standard deviation per channel", data.std)):
         names = "RGB" if len(values) == 3 else range(1, len(values) + 1)
         yield label, "  ".join(f"{channel} {value:.3f}" for channel, value in zip(names, values, strict=True))
-    for key, value in data.planted.items():
+    for key, value in (data.planted or {}).items():
         yield f"Planted: {key.replace('_', ' ')}", str(value)
 
 
