@@ -22,7 +22,7 @@ from harness import publish
 from sightline.data import load_data
 from sightline.models import create_model
 from sightline.predictions import accuracy, predict_tta
-from sightline.training import Objective, fit, load_recipe
+from sightline.training import fit, load_recipe
 
 
 def main() -> None:
@@ -57,7 +57,7 @@ def _ours(data, seed: int) -> tuple[float, float]:
         model, data, epochs=training.epochs, batch_size=training.batch_size, seed=seed, device="cuda",
         optimizer=recipe.make_optimizer(), schedule=rate, callbacks=recipe.make_callbacks(),
         augmentation=recipe.make_augmentation(data.mean.tolist()),
-        objective=Objective(training.label_smoothing), verbose=False,
+        objective=recipe.make_objective(), verbose=False,
     )  # fmt: skip
     found = predict_tta(model, data.test, tta="mirror_shifts", batch_size=2000, precision="bfloat16")
     torch.cuda.synchronize()

@@ -184,7 +184,7 @@ def test_names_of_plugins_and_of_set_need_no_trust(theirs, tmp_path):
     ("changes", "message"),
     [
         (["model.name=tinny"], "recipe: model.name: model 'tinny' is not known; did you mean 'tiny'"),
-        (["data.name=stripse"], "recipe: data.name is 'stripse': no data set, .*; did you mean 'stripes'"),
+        (["data.name=stripse"], "recipe: data.name: no data set 'stripse', .*; did you mean 'stripes'"),
         (
             ["metrics=['worst']"],
             r"recipe: metrics\[0\]: metric 'worst' is not known; did you mean 'worst_class'",

@@ -355,5 +355,5 @@ def test_torchrun_starts_it_and_an_error_is_told_once(tmp_path):
     told = [line for line in done.stderr.splitlines() if line.startswith("sightline: ")]
     assert done.returncode == 1
     assert len(told) == 1, done.stderr
-    assert told[0].startswith("sightline: no data set 'nowhere'")
+    assert told[0].startswith("sightline: recipe: data.name: no data set 'nowhere'")
     assert list(tmp_path.iterdir()) == []

@@ -173,7 +173,7 @@ def test_mixing_both_kinds_of_augmentation_is_an_error():
         ("model.options={widths=[nan,2,3]}", "model.options.widths.0 is nan; input should be a"),
         ("model.options={bn_momentum=2.0}", "model.options.bn_momentum is 2.0; input should be less"),
         ('data.dir="\\u0000"', r"data.dir is '\\x00'; a path or a name cannot hold the character NUL"),
-        ("data.name=shape", "recipe: data.name is 'shape': no data set, .*; did you mean 'shapes'"),
+        ("data.name=shape", "recipe: data.name: no data set 'shape', .*; did you mean 'shapes'"),
         ("callbacks=[{seconds=3}]", "callback.name is None; it needs a name"),
         ("callbacks=3", "callbacks is 3; input should be a valid tuple"),
     ],

@@ -23,7 +23,7 @@ def recipes(name: str | None, as_json: bool) -> None:
     from sightline.training import RECIPES, load_recipe, recipe_toml
 
     if name:
-        recipe = load_recipe(name)
+        recipe = load_recipe(name, complete=False)
         text = RECIPES.get(name) or recipe_toml(recipe)
         emit(recipe.model_dump(exclude_none=True), as_json=as_json, text=text.rstrip())
         return

@@ -19,7 +19,6 @@ from sightline.runs.run_folder import Run
 from sightline.training import (
     RECIPES,
     Execution,
-    Objective,
     RangeTest,
     Recipe,
     find_learning_rate,
@@ -57,7 +56,7 @@ def range_test(
         optimizer=recipe.make_optimizer(),
         augmentation=recipe.make_augmentation(data.mean.tolist()),
         mix=recipe.make_mix(),
-        objective=Objective(label_smoothing=training.label_smoothing, l1=training.l1),
+        objective=recipe.make_objective(),
         execution=Execution(training.precision, training.memory_format),
         device=device,
         schedule=(lambda lr: recipe.with_lr(lr).make_schedule()[0]) if trials else None,

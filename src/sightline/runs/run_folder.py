@@ -28,7 +28,7 @@ from sightline.data import Dataset, load_data
 from sightline.errors import SightlineError
 from sightline.models import create_model, load_model
 from sightline.predictions import Dynamics, Predictions, load_dynamics, read_predictions
-from sightline.training import Execution, Objective, Recipe, load_recipe
+from sightline.training import Execution, Recipe, load_recipe
 
 RUNS = Path("runs")
 
@@ -246,7 +246,7 @@ def fit_options(recipe: Recipe, data: Dataset, *, choosing: bool = True) -> dict
         "momentum": momentum,
         "augmentation": recipe.make_augmentation(data.mean.tolist()),
         "mix": recipe.make_mix(),
-        "objective": Objective(label_smoothing=training.label_smoothing, l1=training.l1),
+        "objective": recipe.make_objective(),
         "validation": training.validation if choosing else 0.0,
         "callbacks": recipe.make_callbacks(choosing=choosing),
         "execution": Execution(training.precision, training.memory_format),

@@ -44,6 +44,7 @@ from sightline.training.callbacks import (
 from sightline.training.mixing import MIXES, Mix
 from sightline.training.optimizers import OPTIMIZERS, OptimizerFactory
 from sightline.training.schedules import SCHEDULES, Schedule, cycled_momentum
+from sightline.training.train_step import Objective
 
 FIND = "find"  # in place of the schedule's learning rate
 AUGMENTATIONS: dict[str, Callable[..., Any]] = {"crop_flip_cutout": Augmentation}
@@ -240,6 +241,10 @@ class Recipe(Section):
             made.append(EarlyStopping(training.patience))
         return [*made, *(self._made("callback", table, CALLBACKS) for table in self.callbacks)]
 
+    def make_objective(self) -> Objective:
+        """Return what the training minimises."""
+        return Objective(label_smoothing=self.training.label_smoothing, l1=self.training.l1)
+
     def make_mix(self) -> Mix | None:
         """Return the mix of the section `mix`, None for none."""
         return self._made("mix", self.mix, MIXES)
@@ -391,7 +396,7 @@ def _check_data(recipe: Recipe) -> None:
     if not _FOREIGN.fullmatch(name) and name not in plugins("data"):
         near = nearest(name, [*DATASETS, *plugins("data")])
         raise InputError(
-            f"recipe: data.name is {name!r}: no data set, and no folder or .npz file at that path; {near}"
+            f"recipe: data.name: no data set {name!r}, and no folder or .npz file at that path; {near}"
         )
     resolve("data", name, DATASETS, trust=recipe.trust(name))
 
