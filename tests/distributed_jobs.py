@@ -1,4 +1,4 @@
-"""What two processes do together for `test_training_distributed.py`; each writes what it has at the end.
+"""What two processes do together for `test_distributed.py`; each writes what it has at the end.
 
 Run as `python distributed_jobs.py FOLDER` in the environment of each process. The functions that do not
 need a second process serve the test as well, to do the same in one.

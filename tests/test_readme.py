@@ -31,12 +31,35 @@ def test_the_example_in_python_runs(monkeypatch):
     assert names["maps"].targets.tolist() == names["mistakes"]["predicted"].tolist()
 
 
+def test_the_example_of_the_page_on_training_runs(tmp_path, monkeypatch):
+    import sightline as sl
+
+    monkeypatch.chdir(tmp_path)
+    text = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
+    code = re.search(r"```python\n(.*?)```", text, re.DOTALL)[1]
+    data = sl.load_data("shapes", limit=200)
+    names = {"sl": sl, "data": data, "model": sl.create_model("speednet", data, widths=[8, 8, 8])}
+    smaller = {
+        "epochs=20, batch_size=512": 'epochs=2, batch_size=64, device="cpu", verbose=False',
+        "conv1": "block1",
+    }
+    for large, small in smaller.items():
+        assert large in code
+        code = code.replace(large, small)
+    exec(compile(code, "training.md", "exec"), names)
+    assert "validation_loss" in names["history"].epochs[0]
+    assert (tmp_path / "ck.pt").exists()
+
+
 @pytest.mark.parametrize(
     "page",
     [
         "README.md",
         "CONTRIBUTING.md",
-        *(f"docs/{name}.md" for name in ("design", "explanations", "glossary", "report", "training")),
+        *(
+            f"docs/{name}.md"
+            for name in ("design", "explanations", "extending", "glossary", "report", "training")
+        ),
     ],
 )
 def test_links_lead_to_files(page):

@@ -334,7 +334,9 @@ def test_where_every_trial_runs_away_it_is_said():
     options = OPTIONS | {"steps": 25, "seeds": [0], "high": 0.1}
     found = find_learning_rate(spoiled, data, schedule=constant, epochs=2, **options)  # trials of 24 steps
     assert all(math.isfinite(loss) for loss in found.trials[0].values())
-    with pytest.raises(SightlineError, match=r"training ran away at every rate from .* to .*; use precision"):
+    with pytest.raises(
+        SightlineError, match=r"training ran away at every learning rate from .* to .*; use precision"
+    ):
         find_learning_rate(spoiled, data, schedule=constant, epochs=40, **options)  # of 40 steps
 
 

@@ -24,7 +24,6 @@ from sightline.training import (
     KeepBest,
     Objective,
     Trainer,
-    adamw,
     constant,
     fit,
     one_cycle,
@@ -32,7 +31,6 @@ from sightline.training import (
     sgd,
 )
 from sightline.training.checkpoint import load_checkpoint, save_checkpoint
-from sightline.training.optimizers import OPTIMIZERS, Muon, set_lr
 
 
 def make_data(train: int = 50, test: int = 30, seed: int = 0) -> Dataset:
@@ -282,31 +280,6 @@ def test_l1_adds_its_gradient():
         expected = weights(plain)[name] - rate * factor * before[name].sign()
         torch.testing.assert_close(weights(model)[name], expected, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(weights(model)["7.bias"], weights(plain)["7.bias"])
-
-
-def test_normalisation_can_have_a_rate_of_its_own():
-    model = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
-    optimizer = sgd(weight_decay=0.02, bias_lr_factor=64)(model)
-    set_lr(optimizer, 0.5, 0.7)
-    filters, vectors = optimizer.param_groups
-    assert [id(p) for p in filters["params"]] == [id(p) for p in model[0].parameters()]
-    assert [id(p) for p in vectors["params"]] == [id(p) for p in model[1].parameters()]
-    assert (filters["lr"], filters["weight_decay"], filters["momentum"]) == (0.5, 0.02, 0.7)
-    assert vectors["lr"] == 32
-    assert vectors["lr"] * vectors["weight_decay"] == pytest.approx(filters["lr"] * filters["weight_decay"])
-
-
-def test_every_optimizer_is_that_of_torch_and_leaves_frozen_parameters_out():
-    model = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 2))
-    model[0].requires_grad_(False)
-    kinds = {"sgd": torch.optim.SGD, "muon": Muon, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
-    for name, function in OPTIMIZERS.items():
-        optimizer = function()(model)
-        assert type(optimizer) is kinds[name]
-        assert sum(len(group["params"]) for group in optimizer.param_groups) == 2
-    optimizer = adamw()(model)
-    set_lr(optimizer, 0.1, 0.85)
-    assert optimizer.param_groups[0]["betas"] == (0.85, 0.999)
 
 
 def test_a_model_that_does_not_fit_the_data_is_one_line():

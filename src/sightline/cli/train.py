@@ -107,9 +107,7 @@ def train(recipe, changes, trust, device, out, resume, as_json, quiet, **given) 
 @options.recipe
 @click.option("--sweeps", type=click.IntRange(min=1), default=3, show_default=True, help="One seed each.")
 @click.option("--trials/--no-trials", default=True, help="Short trainings after each sweep  [default: yes]")
-@click.option(
-    "--apply", is_flag=True, help="Write the rate into RECIPE, or a shipped one into a new NAME.toml."
-)
+@click.option("--apply", is_flag=True, help="Write it into RECIPE, or a shipped one into a new NAME.toml.")
 @click.option(
     "--out", type=PATH, help="Folder for table, plot and new recipe  [default: runs/find-lr-RECIPE-N, here]"
 )
@@ -119,7 +117,7 @@ def train(recipe, changes, trust, device, out, resume, as_json, quiet, **given) 
 def find_lr(recipe, changes, trust, device, sweeps, trials, apply, out, as_json, quiet, **given) -> None:
     """Suggest a learning rate for RECIPE.
 
-    By the range test (Smith 2015) and short trainings, with the rules of others beside it.
+    By the range test (Smith 2015) and short trainings, with the rules of others next to it.
     """
     from sightline import distributed
     from sightline.cli.console import log_shown
@@ -135,7 +133,9 @@ def find_lr(recipe, changes, trust, device, sweeps, trials, apply, out, as_json,
     from sightline.training import load_recipe
 
     if apply and (changes or given["data"] or given["epochs"]):
-        raise click.UsageError("--apply writes the rate alone; write the other changes into the recipe first")
+        raise click.UsageError(
+            "--apply writes the learning rate alone; write the other changes into the recipe first"
+        )
     checked = load_recipe(recipe, all_changes(changes, given), trust=trust)
     # Before the sweeps, which take their time.
     target = distributed.leader_does(lambda: recipe_file(recipe, out)) if apply else None

@@ -67,7 +67,7 @@ def range_test(
 
 
 def settle_lr(run: Run, data: Dataset, *, device: str = "auto") -> Run:
-    """Run the range test if the recipe wants one and the folder has none; return the run with its rate.
+    """Run the range test if the recipe wants one and the folder has none; return the run with its lr.
 
     Where the recipe says "find", the number found takes its place in the folder's `recipe.toml`: a run
     that is resumed does not search again. A test that only goes into the report has a single sweep.
@@ -110,7 +110,7 @@ def describe_range_test(found: RangeTest) -> str:
 
 
 def recipe_file(recipe: str | Path, folder: Path | None = None) -> tuple[Path, str]:
-    """Return the file that a rate for `recipe` is to be written into, and the text it starts from.
+    """Return the file that a learning rate for `recipe` goes into, and the text it starts from.
 
     A recipe's own file is changed in place. A shipped recipe becomes `NAME.toml` in `folder`, by default
     the current one.
@@ -129,7 +129,7 @@ def recipe_file(recipe: str | Path, folder: Path | None = None) -> tuple[Path, s
 
 
 def apply_lr(path: Path, text: str, lr: float) -> str:
-    """Write `text`, a recipe as TOML, to `path` with `lr` as its rate; return a line that says what changed.
+    """Write `text`, a recipe as TOML, to `path` with `lr` in its schedule; return a line on what changed.
 
     Comments, order and everything else stay as they are.
 

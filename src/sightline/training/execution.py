@@ -107,7 +107,7 @@ def _speed(
     images = images.contiguous(memory_format=layout)
     trainer = optimizer(trial)
     for group in trainer.param_groups:
-        group["lr"] = 1e-6  # the work is the same at any rate, and this one cannot diverge
+        group["lr"] = 1e-6  # the work is the same at any learning rate, and this one cannot diverge
     seconds = []
     for _ in range(1 + timed):
         begin = time.perf_counter()

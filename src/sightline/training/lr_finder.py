@@ -1,9 +1,9 @@
-"""Learning-rate range test (Smith 2015, arXiv:1506.01186): raise the rate step by step, watch the loss.
+"""Learning-rate range test (Smith 2015, arXiv:1506.01186): raise it step by step, watch the loss.
 
-test = find_learning_rate(model, data, batch_size=512)
-fit(model, data, schedule=one_cycle(test.suggestion))
+    test = find_learning_rate(model, data, batch_size=512)
+    fit(model, data, schedule=one_cycle(test.suggestion))
 
-Training on copies: nothing of it is left in the model, its optimizer or any random state.
+It trains copies: nothing of it is left in the model, its optimizer or any random state.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from torch import nn
 from sightline import distributed
 from sightline.data import Augmentation, Dataset, ResidentBatches, StreamedBatches
 from sightline.data.loaders import Batch
-from sightline.errors import SightlineError
+from sightline.errors import DivergedError, InputError
 from sightline.models import choose_device, choose_memory_format, choose_precision
 from sightline.training.execution import Execution
 from sightline.training.lr_range_test import TRIMMED_END, RangeTest, climb, debiased_means
 from sightline.training.mixing import Mix, mix_generator
-from sightline.training.optimizers import OptimizerFactory, set_lr, sgd
+from sightline.training.optimizers import OptimizerFactory, build_optimizer, keep_lr_ratios, set_lr
 from sightline.training.schedules import Progress, Schedule
 from sightline.training.train_step import Loss, Objective, check_outputs, train_step, training_batches
 
@@ -93,7 +93,7 @@ class Copies:
         if given is not None:
             own = {id(p) for p in source.parameters()}
             if not all(id(p) in own for group in given.param_groups for p in group["params"]):
-                raise SightlineError(
+                raise InputError(
                     "the optimizer trains parameters of another model; pass the one that was made for this "
                     "model, or a function such as sgd()"
                 )
@@ -102,11 +102,9 @@ class Copies:
         trial.train().to(memory_format=self.memory_format)  # pyright: ignore[reportCallIssue]
         _seed(seed, self.device)
         if trainer is None:
-            return trial, (self.optimizer or sgd())(trial)  # pyright: ignore[reportCallIssue]
+            return trial, build_optimizer(self.optimizer, trial)  # pyright: ignore[reportArgumentType]
         trainer.load_state_dict(trainer.state_dict())  # moves the state to where the parameters are now
-        first = trainer.param_groups[0]["lr"] or 1.0
-        for group in trainer.param_groups:
-            group.setdefault("lr_factor", group["lr"] / first)
+        keep_lr_ratios(trainer)
         return trial, trainer
 
 
@@ -177,31 +175,41 @@ def find_learning_rate(
     seeds: Sequence[int] = (0, 1, 2),
     on_sweep: Callable[[int, int], None] | None = None,
 ) -> RangeTest:
-    """Train a copy of `model` for `steps` steps while the rate grows from `low` to `high`, once per seed.
+    """Train a copy of `model` while the learning rate grows from `low` to `high`, once per seed.
 
-    With a `schedule`, a function from a maximum rate to a schedule such as `one_cycle`, each sweep is
-    followed by trials: trainings of about `steps` steps, which stand for `epochs` epochs, at powers of two
-    times a quarter of the sweep's rate of lowest loss, until the best is found. They are the better guide
-    and cost five or so sweeps.
-
-    model: a network, new or already trained, alone or in DistributedDataParallel; or a function from a
-    seed to a new network, so that the seeds differ in their weights too. optimizer: a function from a
-    model to an optimizer (default `sgd()`), or the optimizer that trains `model`: a copy goes on from its
-    state, and keeps the ratios between the rates of its groups. seeds: of the order of the images, of
-    their augmentation and of dropout. on_sweep(seed, steps) is called after each sweep.
-
-    The rate grows by the same factor each step. A sweep ends early at a loss that is not finite, or once
-    the smoothed loss is a tenth over where it began and over ln C, that of guessing. Model, optimizer,
+    The learning rate grows by the same factor each step. A sweep ends early at a loss that is not finite, or
+    once the smoothed loss is a tenth over where it began and over ln C, that of guessing. Model, optimizer,
     modes and every global random state are left as they were, bit for bit, also after an exception.
 
     Under torch.distributed the processes share the seeds out and exchange what they found: all of them
     return the same, which is also what one process finds. All of them must call it.
 
-    Raises SightlineError if the range, the steps or the seeds cannot be used, if the optimizer is
-    another model's, or if a sweep ran away before it had left enough of a curve, or all trials did.
+    Args:
+        model: A network, new or already trained, alone or in DistributedDataParallel; or a function from a
+            seed to a new network, so that the seeds differ in their weights too.
+        data: Its training split is trained on.
+        batch_size: Images per step.
+        optimizer: A function from a model to an optimizer (default `sgd()`), or the optimizer that trains
+            `model`: a copy goes on from its state, and keeps the ratios between the learning lrs of its
+            groups.
+        augmentation, mix, objective, execution, device: As of `fit`.
+        low, high: First and last learning rate.
+        steps: Of a sweep, and about those of a trial.
+        smoothing: Share of the moving mean that is kept at each step, in [0, 1).
+        schedule: A function from a maximum learning rate to a schedule, such as `one_cycle`. With it each
+            sweep is followed by trials: trainings of about `steps` steps, which stand for `epochs` epochs, at
+            powers of two times a quarter of the sweep's learning rate of lowest loss, until the best is
+            found. They are the better guide and cost five or so sweeps.
+        epochs: Of the training to come.
+        seeds: Of the order of the images, of their augmentation and of dropout.
+        on_sweep: Called with the seed and the number of steps after each sweep.
+
+    Raises:
+        InputError: The range, the steps or the seeds cannot be used, or the optimizer is another model's.
+        DivergedError: A sweep ran away before it had left enough of a curve, or all trials did.
     """
     if not 0 < low < high or steps < 20 or not seeds or not 0 <= smoothing < 1:
-        raise SightlineError(
+        raise InputError(
             f"low={low}, high={high}, steps={steps}, smoothing={smoothing}, {len(seeds)} seeds; "
             "use 0 < low < high, at least 20 steps, smoothing in [0, 1) and at least one seed"
         )
@@ -212,19 +220,19 @@ def find_learning_rate(
     }
     layout = choose_memory_format(execution.memory_format)
     copies = Copies(model, optimizer, data, batch_size, augmentation, mix, place, layout, step)
-    rates = np.geomspace(low, high, steps)
+    lrs = np.geomspace(low, high, steps)
 
     def work(seed: int) -> tuple[np.ndarray, dict[float, float]]:
-        losses = _sweep(copies, rates, smoothing, seed)
+        losses = _sweep(copies, lrs, smoothing, seed)
         if on_sweep is not None:
             on_sweep(seed, int(np.isfinite(losses).sum()))
         if schedule is None:
             return losses, {}
-        lowest = rates[int(np.nanargmin(debiased_means(losses, smoothing)))]
+        lowest = lrs[int(np.nanargmin(debiased_means(losses, smoothing)))]
         tried = climb(functools.partial(_trial, copies, schedule, steps, epochs, seed), float(lowest / 4))
         if not np.isfinite(list(tried.values())).any():
-            raise SightlineError(
-                f"training ran away at every rate from {min(tried):.3g} to {max(tried):.3g}; "
+            raise DivergedError(
+                f"training ran away at every learning rate from {min(tried):.3g} to {max(tried):.3g}; "
                 "use precision float32, or another schedule"
             )
         return losses, tried
@@ -234,16 +242,16 @@ def find_learning_rate(
     losses = np.stack([sweep for sweep, _ in found])  # (S, n)
     smoothed = np.stack([debiased_means(row, smoothing) for row in losses])
     trials = () if schedule is None else tuple(tried for _, tried in found)
-    return RangeTest(rates, losses, smoothed, tuple(int(seed) for seed in seeds), trials)
+    return RangeTest(lrs, losses, smoothed, tuple(int(seed) for seed in seeds), trials)
 
 
-def _sweep(copies: Copies, rates: np.ndarray, smoothing: float, seed: int) -> np.ndarray:
-    """Return the (n,) losses while the rate grows; NaN from where the sweep stopped."""
+def _sweep(copies: Copies, lrs: np.ndarray, smoothing: float, seed: int) -> np.ndarray:
+    """Return the (n,) losses while the learning rate grows; NaN from where the sweep stopped."""
     floor = math.log(copies.data.num_classes)
     losses = copies.losses(
-        seed, len(rates), lambda i: float(rates[i]), lambda found: _ran_away(found, smoothing, floor=floor)
+        seed, len(lrs), lambda i: float(lrs[i]), lambda found: _ran_away(found, smoothing, floor=floor)
     )
-    _check_sweep(losses, rates)
+    _check_sweep(losses, lrs)
     return losses
 
 
@@ -252,8 +260,8 @@ def _trial(
 ) -> float:
     """Return the loss at the end of about `steps` steps along the schedule of `epochs` epochs to `lr`."""
     per_epoch = max(1, steps // epochs)
-    count, rate = per_epoch * epochs, schedule(lr)
-    losses = copies.losses(seed, count, lambda i: rate(Progress(i, per_epoch, epochs)), lambda found: False)
+    count, lr_at = per_epoch * epochs, schedule(lr)
+    losses = copies.losses(seed, count, lambda i: lr_at(Progress(i, per_epoch, epochs)), lambda found: False)
     end = losses[-max(5, count // 10) :].mean()
     return float(end) if math.isfinite(end) else math.inf
 
@@ -264,10 +272,10 @@ def _ran_away(losses: np.ndarray, smoothing: float, *, floor: float) -> bool:
     return bool(means[-1] > 1.1 * max(means[settled], floor))
 
 
-def _check_sweep(losses: np.ndarray, rates: np.ndarray) -> None:
+def _check_sweep(losses: np.ndarray, lrs: np.ndarray) -> None:
     done = int(np.isfinite(losses).sum())
-    if done - len(rates) // 10 - TRIMMED_END < _FEWEST:
-        raise SightlineError(
-            f"the loss ran away after {done} of {len(rates)} steps, at learning rate "
-            f"{rates[min(done, len(rates) - 1)]:.3g}; lower the start of the range (low={rates[0]:.3g})"
+    if done - len(lrs) // 10 - TRIMMED_END < _FEWEST:
+        raise DivergedError(
+            f"the loss ran away after {done} of {len(lrs)} steps, at learning rate "
+            f"{lrs[min(done, len(lrs) - 1)]:.3g}; lower the start of the range (low={lrs[0]:.3g})"
         )

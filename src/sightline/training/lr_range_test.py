@@ -1,20 +1,17 @@
-"""What a learning-rate range test found: the sweeps, what each rule reads off them, and their files.
+"""What a learning-rate range test found: its sweeps, the rules that read them, their files.
 
-Rules that read one learning rate off the smoothed loss of a range test, as fastai defines them.
-
-Each takes the rates (n,), growing by one factor, and the losses (n,), and returns one of those rates,
-or in the case of the minimum a tenth of one. Who runs the test leaves out its start and its end first.
+A rule takes learning rates (n,), each the one before times the same factor, and smoothed losses (n,), and
+returns one of the learning rates, or in the case of the minimum a tenth of one. They are those of fastai; who
+runs the test leaves out its start and its end first.
 
     >>> lr = np.array([0.001, 0.01, 0.1, 1.0, 10.0])
     >>> losses = np.array([2.3, 2.2, 1.0, 0.9, 4.0])
     >>> steepest(lr, losses), minimum_tenth(lr, losses)
     (0.01, 0.1)
 
-Short trainings along the schedule itself, to choose a learning rate by what it is for.
-
-A range test raises the rate without ever lowering it, and what it shows of a network that warms up, decays
-and regularises is its edge rather than its best. A trial squeezes the whole schedule into some tens of
-steps; the loss at its end, over several rates, has one lowest point.
+A sweep raises the learning rate without ever lowering it, and what it shows of a network that warms up,
+decays and regularises is its edge rather than its best. A trial squeezes the whole schedule into some tens of
+steps; the loss at its end, over several learning rates, has one lowest point.
 """
 
 from __future__ import annotations
@@ -34,15 +31,15 @@ LRRule = Callable[[np.ndarray, np.ndarray], float]
 
 
 def steepest(lr: np.ndarray, losses: np.ndarray) -> float:
-    """The rate from which one step takes the loss down most, by slope over log(lr)."""
+    """The learning rate from which one step takes the loss down most, by slope over log(lr)."""
     return float(lr[np.argmin(np.diff(losses) / np.diff(np.log(lr)))])
 
 
 def valley(lr: np.ndarray, losses: np.ndarray) -> float:
     """The middle of the longest valley: half of the way down the longest falling subsequence of the losses.
 
-    With L members, the last of them at index e (the first such, where several are as long), the rate
-    is that at e - L + floor(L/3) + floor(L/6).
+    With L members, the last of them at index e (the first such, where several are as long), the learning
+    rate is that at e - L + floor(L/3) + floor(L/6).
     """
     lengths = np.ones(len(losses), int)
     for i in range(1, len(losses)):  # the longest one that ends at i
@@ -53,21 +50,21 @@ def valley(lr: np.ndarray, losses: np.ndarray) -> float:
 
 
 def slide(lr: np.ndarray, losses: np.ndarray, *, width: int = 15, threshold: float = 0.005) -> float:
-    """Slide a window of `width` steps down from the largest rate until the loss's slope is even over it.
+    """Slide a window of `width` steps down from the largest lr until the loss's slope is even over it.
 
     The slope is that per step; it is even once it differs by no more than `threshold` between the two
-    ends of the window. The rate is that at the left end of the last window where it did.
+    ends of the window. The learning rate is that at the left end of the last window where it did.
     """
     width = min(width, len(lr) - 1)
     slope = np.gradient(losses)
-    left = np.arange(len(lr) - width)[::-1]  # of every window, from the largest rate down
+    left = np.arange(len(lr) - width)[::-1]  # of every window, from the largest learning rate down
     even = np.abs(slope[left + width] - slope[left]) <= threshold
     uneven = int(even.argmax()) if even.any() else len(left)
     return float(lr[left[max(uneven - 1, 0)]])
 
 
 def minimum_tenth(lr: np.ndarray, losses: np.ndarray) -> float:
-    """A tenth of the rate at which the loss is lowest."""
+    """A tenth of the learning rate at which the loss is lowest."""
     return float(lr[losses.argmin()] / 10)
 
 
@@ -88,10 +85,14 @@ TRIMMED_END = 5  # points left out at the end of a sweep, where the loss turns u
 class RangeTest:
     """Sweeps over the same learning rates, one per seed.
 
-    lr: (n,) the rates, each the one before times the same factor. loss: (S, n) the mean cross-entropy of
-    each batch, without smoothing and penalty, in nats; NaN from where the sweep stopped. smoothed: (S, n)
-    its debiased moving mean. seeds: the S seeds. trials: for each seed the loss at the end of short
-    trainings, by their maximum rate; empty where there were none.
+    Attributes:
+        lr: (n,) learning rates, each the one before times the same factor.
+        loss: (S, n) the mean cross-entropy of each batch, without smoothing and penalty, in nats; NaN from
+            where the sweep stopped.
+        smoothed: (S, n) its debiased moving mean.
+        seeds: The S seeds.
+        trials: For each seed the loss at the end of short trainings, by their maximum learning rate; empty
+            where there were none.
     """
 
     lr: np.ndarray
@@ -175,13 +176,16 @@ def debiased_means(values: np.ndarray, smoothing: float) -> np.ndarray:
     return np.where(np.logical_and.accumulate(done), means, np.nan)
 
 
-_LONGER = 2.0  # a training of full length does best at about half of the best rate of a short one
+_LONGER = 2.0  # a training of full length does best at about half of the best lr of a short one
 
 
 def climb(loss_at: Callable[[float], float], start: float, *, limit: int = 10) -> dict[float, float]:
-    """Return rate -> loss, from `start` on by factors of two until the lowest has a higher one on each side.
+    """Return lr -> loss, from `start` on by factors of two until the lowest has a higher one on each side.
 
-    `loss_at` returns infinity where training runs away. At most `most` rates are tried.
+    Args:
+        loss_at: The loss that a learning rate leads to, infinity where training runs away.
+        start: The first learning rate.
+        limit: At most so many are tried.
 
     >>> import math
     >>> climb(lambda lr: abs(math.log2(lr)), 0.25)
@@ -198,18 +202,18 @@ def climb(loss_at: Callable[[float], float], start: float, *, limit: int = 10) -
 
 
 def best_of_trials(trials: Mapping[float, float]) -> float:
-    """Half of the rate at the vertex of the parabola through the lowest loss and its two neighbours.
+    """Half of the learning rate at the vertex of the parabola through the lowest loss and its two neighbours.
 
-    The parabola is one of log(rate); without two finite neighbours the vertex is the lowest itself.
+    The parabola is one of log(lr); without two finite neighbours the vertex is the lowest itself.
 
     >>> best_of_trials({1.0: 3.0, 2.0: 1.0, 4.0: 3.0})
     1.0
     """
-    rates, losses = np.array(list(trials)), np.array(list(trials.values()))
+    lrs, losses = np.array(list(trials)), np.array(list(trials.values()))
     k = int(losses.argmin())
     shift = 0.0
     if 0 < k < len(losses) - 1 and np.isfinite(losses[k - 1 : k + 2]).all():
         left, middle, right = losses[k - 1 : k + 2]
         bend = left - 2 * middle + right
         shift = 0.5 * (left - right) / bend if bend > 0 else 0.0
-    return float(rates[k] * 2.0**shift / _LONGER)
+    return float(lrs[k] * 2.0**shift / _LONGER)

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from sightline.errors import InputTypeError
 from sightline.signatures import BelowOne, Count, NonNegative, Positive
 
 OptimizerFactory = Callable[[nn.Module], torch.optim.Optimizer]
@@ -56,7 +57,8 @@ def muon(
     A filter bank counts as a matrix of its filters. steps: iterations of Newton and Schulz.
     weight_decay: decoupled, in units of the learning rate, the same for all. unit_norm: before each step
     scale a matrix so that the mean square of its rows' norms is 1, as the CIFAR-10 speed record does
-    in place of weight decay. vector_lr_factor, head_lr_factor: the rates of SGD in units of Muon's.
+    in place of weight decay. vector_lr_factor, head_lr_factor: the learning rates of SGD in units
+    of Muon's.
     """
 
     def make(model: nn.Module) -> torch.optim.Optimizer:
@@ -158,6 +160,25 @@ def _groups(model: nn.Module, weight_decay: float, bias_lr_factor: float = 1.0) 
 def _norm_parameters(model: nn.Module) -> set[int]:
     kinds = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
     return {id(p) for module in model.modules() if isinstance(module, kinds) for p in module.parameters()}
+
+
+def build_optimizer(factory: OptimizerFactory | None, model: nn.Module) -> torch.optim.Optimizer:
+    """Return what `factory`, by default `sgd()`, makes for `model`; its groups keep their ratios of lr."""
+    made = (factory or sgd())(model)
+    if not isinstance(made, torch.optim.Optimizer):
+        raise InputTypeError(
+            f"optimizer: the function returned a {type(made).__name__}; it takes a model and returns a "
+            "torch.optim.Optimizer of its parameters, as sgd() does"
+        )
+    keep_lr_ratios(made)
+    return made
+
+
+def keep_lr_ratios(optimizer: torch.optim.Optimizer) -> None:
+    """Give each group that has none an `lr_factor`: its learning rate in units of the first group's."""
+    first = optimizer.param_groups[0]["lr"] or 1.0
+    for group in optimizer.param_groups:
+        group.setdefault("lr_factor", group["lr"] / first)
 
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float, momentum: float | None) -> None:

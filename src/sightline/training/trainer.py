@@ -37,7 +37,7 @@ from sightline.training.checkpoint import Checkpoint
 from sightline.training.execution import Execution
 from sightline.training.history import History, Row
 from sightline.training.mixing import Mix, mix_generator
-from sightline.training.optimizers import OptimizerFactory, set_lr, sgd
+from sightline.training.optimizers import OptimizerFactory, build_optimizer, set_lr
 from sightline.training.schedules import Progress, Schedule, one_cycle
 from sightline.training.train_step import Loss, Objective, check_outputs, train_step, training_batches
 
@@ -394,7 +394,7 @@ def fit(
     trainer = Trainer(
         model=model,
         data=data,
-        optimizer=(optimizer or sgd())(model),
+        optimizer=build_optimizer(optimizer, model),
         batches=batches,
         epochs=epochs,
         schedule=schedule or one_cycle(0.1),

@@ -1,4 +1,4 @@
-"""Muon: the same numbers as torch's own on flattened filters, and as a slow loop of the speed record."""
+"""Optimizers: torch's own with learning rates by groups; Muon by a slow loop of the speed record."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import torch
 from torch import nn
 from training_cases import QUIET, make_data, make_model
 
-from sightline.training import Freeze, constant, fit, load_recipe, muon
-from sightline.training.optimizers import orthogonalize, set_lr
+from sightline.errors import InputTypeError
+from sightline.training import Freeze, adamw, constant, fit, load_recipe, muon, sgd
+from sightline.training.optimizers import OPTIMIZERS, Muon, orthogonalize, set_lr
 
 
 def make_net(channels_last: bool = False) -> nn.Sequential:
@@ -125,3 +126,52 @@ def test_it_trains_and_the_recipe_can_name_it():
     losses = [row["train_loss"] for row in history.epochs]
     assert losses[-1] < 0.9 * losses[0]
     assert np.isfinite(losses).all()
+
+
+def test_normalisation_can_have_a_learning_rate_of_its_own():
+    model = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
+    optimizer = sgd(weight_decay=0.02, bias_lr_factor=64)(model)
+    set_lr(optimizer, 0.5, 0.7)
+    filters, vectors = optimizer.param_groups
+    assert [id(p) for p in filters["params"]] == [id(p) for p in model[0].parameters()]
+    assert [id(p) for p in vectors["params"]] == [id(p) for p in model[1].parameters()]
+    assert (filters["lr"], filters["weight_decay"], filters["momentum"]) == (0.5, 0.02, 0.7)
+    assert vectors["lr"] == 32
+    assert vectors["lr"] * vectors["weight_decay"] == pytest.approx(filters["lr"] * filters["weight_decay"])
+
+
+def test_every_optimizer_is_that_of_torch_and_leaves_frozen_parameters_out():
+    model = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 2))
+    model[0].requires_grad_(False)
+    kinds = {"sgd": torch.optim.SGD, "muon": Muon, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+    for name, function in OPTIMIZERS.items():
+        optimizer = function()(model)
+        assert type(optimizer) is kinds[name]
+        assert sum(len(group["params"]) for group in optimizer.param_groups) == 2
+    optimizer = adamw()(model)
+    set_lr(optimizer, 0.1, 0.85)
+    assert optimizer.param_groups[0]["betas"] == (0.85, 0.999)
+
+
+def test_an_optimizer_of_ones_own_keeps_the_ratios_of_its_learning_rates():
+    data = make_data()
+
+    def make(model):
+        head = list(model.fc.parameters())
+        rest = [p for p in model.parameters() if p.requires_grad and all(p is not q for q in head)]
+        return torch.optim.SGD([{"params": rest, "lr": 0.5}, {"params": head, "lr": 0.1}])
+
+    own, by_factor = make_model(data), make_model(data)
+    fit(own, data, epochs=1, batch_size=16, optimizer=make, schedule=constant(0.05), **QUIET)
+
+    def with_factors(model):
+        made = make(model)
+        for group, factor in zip(made.param_groups, (1.0, 0.2), strict=True):
+            group["lr_factor"] = factor
+        return made
+
+    fit(by_factor, data, epochs=1, batch_size=16, optimizer=with_factors, schedule=constant(0.05), **QUIET)
+    for name, value in own.state_dict().items():
+        torch.testing.assert_close(by_factor.state_dict()[name], value, msg=name)
+    with pytest.raises(InputTypeError, match="optimizer: the function returned a list; it takes a model and"):
+        fit(own, data, optimizer=lambda model: [], **QUIET)
