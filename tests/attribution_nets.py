@@ -112,3 +112,18 @@ def naive_grad_cam(model: nn.Module, layer: nn.Module, images: torch.Tensor, tar
             total += alpha * kept[0][0, k].detach()
         maps.append(total)
     return torch.stack(maps)
+
+
+class Prototypes(nn.Module):
+    """Distances to learned prototypes: PyTorch has no second derivative of them."""
+
+    def __init__(self):
+        super().__init__()
+        self.points = nn.Parameter(torch.randn(5, 4))
+
+    def forward(self, x):
+        return torch.cdist(x.mean((2, 3)), self.points)
+
+
+def prototypical() -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.Tanh(), Prototypes(), nn.Tanh(), nn.Linear(5, 3))

@@ -9,7 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from attribution_nets import Staged, Wrapped, naive_grad_cam, nonlinear, pictures, pooled, seeded
+from attribution_nets import (
+    Staged,
+    Wrapped,
+    naive_grad_cam,
+    nonlinear,
+    pictures,
+    pooled,
+    prototypical,
+    seeded,
+)
 from captum.attr import LayerGradCam
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -480,21 +489,6 @@ def test_finer_cam_compares_with_the_nearest_logits():
 def test_finer_cam_needs_another_class():
     with pytest.raises(SightlineError, match="finer_cam compares classes, and the model has a single one"):
         explain(seeded(pooled, classes=1), pictures(), method="finer_cam")
-
-
-class Prototypes(nn.Module):
-    """Distances to learned prototypes: PyTorch has no second derivative of them."""
-
-    def __init__(self):
-        super().__init__()
-        self.points = nn.Parameter(torch.randn(5, 4))
-
-    def forward(self, x):
-        return torch.cdist(x.mean((2, 3)), self.points)
-
-
-def prototypical() -> nn.Sequential:
-    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.Tanh(), Prototypes(), nn.Tanh(), nn.Linear(5, 3))
 
 
 def test_shapley_cam_says_so_where_there_is_no_second_derivative():

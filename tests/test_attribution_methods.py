@@ -1,6 +1,7 @@
 """What every method owes, whatever it computes: by name or function, batch or single, nothing left behind."""
 
 import gc
+import sys
 from functools import partial
 
 import numpy as np
@@ -11,8 +12,8 @@ from test_attribution_hooks import snapshot, used
 from torch import nn
 
 from sightline.attribution import METHODS, explain
-from sightline.attribution.methods import takes_context
-from sightline.errors import SightlineError
+from sightline.attribution.methods import find_method, takes_context
+from sightline.errors import InputError, InputTypeError, SightlineError, UntrustedError
 
 # So many passes that a test of what is left behind needs fewer.
 FEWER = {
@@ -188,3 +189,27 @@ def test_a_method_that_looks_at_the_image_alone_needs_no_layer():
     assert (result.layer, result.maps.shape) == ("input", (3, 12, 12))
     with pytest.raises(SightlineError, match=r"Sequential has no layer with a map"):
         explain(flat, pictures())
+
+
+def test_a_method_may_be_named_by_its_module_and_a_file_needs_trust(tmp_path, monkeypatch):
+    (tmp_path / "written_elsewhere.py").write_text(
+        "def bright(activations, gradients):\n    return activations.sum(1)\n\n\nnothing = 3\n\n\n"
+        "def odd(a, b, c):\n    return a\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    model, images = seeded(nonlinear), pictures(2)
+    with pytest.raises(UntrustedError, match="--trust written_elsewhere"):
+        find_method("written_elsewhere:bright", trust=())
+    assert "written_elsewhere" not in sys.modules
+    found = explain(model, images, method="written_elsewhere:bright", layer="1")
+    own = explain(model, images, method=lambda activations, gradients: activations.sum(1), layer="1")
+    np.testing.assert_array_equal(found.maps, own.maps)
+    assert found.method == "bright"
+    assert find_method("written_elsewhere:bright", trust=["written_elsewhere"]).__name__ == "bright"
+    with pytest.raises(InputTypeError, match="method is int; pass a name or a function"):
+        explain(model, images, method="written_elsewhere:nothing")
+    with pytest.raises(InputError, match="method odd has 3 parameters without default"):
+        explain(model, images, method="written_elsewhere:odd")
+    with pytest.raises(InputError, match="method 'written_elsewhere:dark' cannot be imported"):
+        explain(model, images, method="written_elsewhere:dark")
+    del sys.modules["written_elsewhere"]

@@ -1,35 +1,34 @@
-"""Controls, verdicts and the comparison of methods, on models whose evidence is known to the pixel."""
+"""Methods next to baseline maps: verdicts, tables, ties, and what is skipped."""
 
 from __future__ import annotations
 
 import functools
+import sys
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from attribution_nets import pictures, pooled, seeded
+from attribution_nets import pictures, pooled, prototypical, seeded
 from torch import nn
 
 from sightline.attribution import explain
-from sightline.errors import SightlineError
+from sightline.attribution.methods.perturbation import occlusion
+from sightline.errors import InputError, SightlineError
 from sightline.faithfulness import (
-    CONTROLS,
     Measurement,
+    baseline_maps,
     blur,
     class_probability,
     compare_methods,
-    control_maps,
+    compare_with_baselines,
     deletion,
     edge_map,
     energy_in_mask,
-    gaussian_map,
     insertion,
-    judge,
     pointing_game,
     random_map,
     road,
-    untrained_twin,
 )
 
 SIDE = 12
@@ -87,87 +86,17 @@ def comparison(images):
     )  # fmt: skip
 
 
-def test_controls_have_the_grain_that_was_asked_for(images):
-    for control in CONTROLS.values():
-        coarse = control(images, (3, 3), 0)
-        assert coarse.shape == (40, SIDE, SIDE)
-        assert coarse.min() >= 0
-        assert coarse.max(axis=(1, 2)) == pytest.approx(np.ones(40))
-        # A map of 3x3 cells is linear between their centres: its second differences vanish there.
-        assert np.abs(np.diff(coarse[:, 2:6, 2], n=2, axis=1)).max() < 1e-6
-    fine = random_map(images, (SIDE, SIDE), 0)
-    assert np.unique(fine).size > 0.9 * fine.size
-    assert (fine[0] != fine[1]).any()
-
-
-def test_the_edge_map_of_a_step_is_its_sobel_magnitude():
-    image = torch.zeros(1, 3, 5, 6)
-    image[..., 3:] = 0.5
-    image[..., 4:, :] = 0.9
-    gray = np.pad(image[0].mean(0).numpy(), 1, mode="edge").astype(float)
-    expected = np.zeros((5, 6))
-    for i in range(5):
-        for j in range(6):
-            w = gray[i : i + 3, j : j + 3]
-            across = (w[0, 2] + 2 * w[1, 2] + w[2, 2]) - (w[0, 0] + 2 * w[1, 0] + w[2, 0])
-            down = (w[2, 0] + 2 * w[2, 1] + w[2, 2]) - (w[0, 0] + 2 * w[0, 1] + w[0, 2])
-            expected[i, j] = np.hypot(across, down)
-    assert edge_map(image, (5, 6), 0)[0] == pytest.approx(expected / expected.max(), abs=1e-6)
-
-
-def test_the_gaussian_map_is_centred_and_falls_off_by_its_formula():
-    found = gaussian_map(torch.zeros(2, 3, 9, 9), (9, 9), 0)
-    assert found[1, 4, 4] == 1
-    assert found[1, 4, 8] == pytest.approx(np.exp(-2))
-    assert found[1] == pytest.approx(found[1].T)
-
-
-def test_model_controls_are_the_runner_up_and_the_twin(images):
-    model = patch_net()
-    maps = control_maps(model, images, 0, grid=(SIDE, SIDE), method=hires, layer="1")
-    with torch.no_grad():
-        others = model(images)[:, 1:].argmax(dim=1) + 1
-    expected = explain(model, images, others, method=hires, layer="1").heatmaps()
-    assert maps["another class"].tolist() == expected.tolist()
-    twin = explain(untrained_twin(model), images, 0, method=hires, layer="1").heatmaps()
-    assert maps["an untrained twin"].tolist() == twin.tolist()
-    assert list(maps) == ["random", "a centred blob", "edges", "another class", "an untrained twin"]
-
-
-def judged(measure, maps, images):
+def compared(measure, maps, images):
     model = patch_net()
     score = class_probability(model, [0] * len(images))
-    controls = control_maps(model, images, 0, grid=(SIDE, SIDE), method=hires, layer="1", seed=3)
-    return judge(
+    baselines = baseline_maps(model, images, 0, grid=(SIDE, SIDE), method=hires, layer="1", seed=3)
+    return compare_with_baselines(
         measure(score, images, maps),
-        {name: measure(score, images, control) for name, control in controls.items()},
+        {name: measure(score, images, baseline) for name, baseline in baselines.items()},
     )
 
 
-@pytest.mark.parametrize("measure", [deletion, insertion, road])
-def test_the_map_of_what_the_model_reads_beats_every_control(measure, images):
-    truth = np.repeat(patch_masks()[:1].astype(float), len(images), axis=0)
-    found = judged(functools.partial(measure, batch_size=512), truth, images)
-    assert found.verdict == "better than every control"
-    assert all(gap.low > 0 for gap in found.differences.values())
-
-
-@pytest.mark.parametrize("measure", [deletion, insertion, road])
-def test_a_random_map_is_no_better_than_random(measure, images):
-    nothing = random_map(images, (SIDE, SIDE), 8)
-    found = judged(functools.partial(measure, batch_size=512), nothing, images)
-    gap = found.differences["random"]
-    assert gap.word == "tied"
-    assert gap.low < 0 < gap.high
-    assert "no better than" in found.verdict
-
-
-def test_the_map_of_what_the_model_does_not_read_is_worse(images):
-    wrong = 1.0 - np.repeat(patch_masks()[:1], len(images), axis=0)
-    assert judged(functools.partial(deletion, batch_size=512), wrong, images).verdict.startswith("worse than")
-
-
-def line(own, *controls, higher=True):
+def line(own, *baselines, higher=True):
     def made(value):
         return Measurement("m", value + np.linspace(-0.5, 0.5, 50), higher)
 
@@ -175,15 +104,40 @@ def line(own, *controls, higher=True):
         values = made(value).values
         return Measurement("m", np.random.default_rng(int(10 * value)).permutation(values), higher)
 
-    return judge(
-        made(own), {name: shuffled(value) for name, value in zip("abc", controls, strict=False)}
-    ).verdict
+    return compare_with_baselines(
+        made(own), {name: shuffled(value) for name, value in zip("abc", baselines, strict=False)}
+    ).sentence
+
+
+@pytest.mark.parametrize("measure", [deletion, insertion, road])
+def test_the_map_of_what_the_model_reads_beats_every_baseline(measure, images):
+    truth = np.repeat(patch_masks()[:1].astype(float), len(images), axis=0)
+    found = compared(functools.partial(measure, batch_size=512), truth, images)
+    assert found.sentence == "better than every baseline map"
+    assert all(gap.low > 0 for gap in found.differences.values())
+
+
+@pytest.mark.parametrize("measure", [deletion, insertion, road])
+def test_a_random_map_is_no_better_than_another(measure, images):
+    nothing = random_map(images, (SIDE, SIDE), 8)
+    found = compared(functools.partial(measure, batch_size=512), nothing, images)
+    gap = found.differences["a random map"]
+    assert gap.word == "tied"
+    assert gap.low < 0 < gap.high
+    assert "no better than" in found.sentence
+
+
+def test_the_map_of_what_the_model_does_not_read_is_worse(images):
+    wrong = 1.0 - np.repeat(patch_masks()[:1], len(images), axis=0)
+    assert compared(functools.partial(deletion, batch_size=512), wrong, images).sentence.startswith(
+        "worse than"
+    )
 
 
 def test_verdicts_in_words():
-    assert line(5, 1, 2, 3) == "better than every control"
-    assert line(1, 2, 3, 4) == "worse than every control"
-    assert line(1, 1, 1, 1) == "no better than any control"
+    assert line(5, 1, 2, 3) == "better than every baseline map"
+    assert line(1, 2, 3, 4) == "worse than every baseline map"
+    assert line(1, 1, 1, 1) == "no better than any baseline map"
     assert line(1, 1) == "no better than a"
     assert line(2, 1, 2, 3) == "better than a; no better than b; worse than c"
     assert line(2, 1, 2, 1) == "better than a and c; no better than b"
@@ -193,17 +147,17 @@ def test_verdicts_in_words():
 def test_what_does_not_pair_is_named():
     one, other = (Measurement("road", np.zeros(n), True) for n in (3, 4))
     with pytest.raises(SightlineError, match="road of 3 images does not pair with road of 4"):
-        judge(one, {"a": other})
-    with pytest.raises(SightlineError, match="there are no controls to judge by"):
-        judge(one, {})
+        compare_with_baselines(one, {"a": other})
+    with pytest.raises(SightlineError, match="there are no baseline maps to compare with"):
+        compare_with_baselines(one, {})
 
 
 def test_the_comparison_names_the_method_that_is_right_and_says_so(comparison, images):
     assert comparison.best == "hires"
     assert comparison.tied == ()
-    assert comparison.verdicts["hires"] == "better than every control"
+    assert comparison.verdicts["hires"] == "better than every baseline map"
     assert "no better than" in comparison.verdicts["noise"]
-    assert "random" in comparison.verdicts["noise"]
+    assert "a random map" in comparison.verdicts["noise"]
     assert comparison.n == 40
     assert comparison.skipped == {"broken": "broken needs a model of another kind; use hires"}
 
@@ -226,13 +180,13 @@ def test_the_table_holds_what_the_measures_give_one_by_one(comparison, images):
     assert comparison.table.index.tolist() == ["hires", "noise"]
 
 
-def test_the_control_table_holds_paired_differences(comparison, images):
+def test_the_baseline_table_holds_paired_differences(comparison, images):
     score = class_probability(patch_net(), [0] * 40)
     noisy = noise(images[:, :1], None).numpy()
     own = deletion(score, images, noisy / noisy.max(axis=(1, 2), keepdims=True))
     edges = deletion(score, images, edge_map(images, (SIDE, SIDE), 0))
-    table = comparison.controls.set_index(["method", "measure", "control"])
-    row = table.loc[("noise", "deletion", "edges")]
+    table = comparison.baselines.set_index(["method", "measure", "baseline"])
+    row = table.loc[("noise", "deletion", "an edge map")]
     assert row["mean"] == pytest.approx(edges.mean)
     assert row["difference"] == pytest.approx(edges.mean - own.mean, abs=1e-5)
     assert row["low"] < row["difference"] < row["high"]
@@ -245,8 +199,8 @@ def test_the_comparison_reads_as_a_table(comparison):
     assert "pointing_game (higher)" in text
     assert "n 40; mean and 95 % interval; filled with: deletion mean, insertion blur" in text
     assert "\nbest: hires\n" in text
-    assert "\nhires: better than every control\n" in text
-    assert "\nbroken: left out, broken needs a model of another kind; use hires" in text
+    assert "\nhires: better than every baseline map\n" in text
+    assert "\nbroken: skipped, broken needs a model of another kind; use hires" in text
     assert isinstance(comparison.table, pd.DataFrame)
 
 
@@ -288,6 +242,7 @@ def test_the_comparison_leaves_the_model_and_the_random_state_as_they_were(image
     [
         ({"measures": ["delation"]}, "measure 'delation' is not known; did you mean 'deletion'"),
         ({"methods": []}, "there is nothing to compare; pass at least one method and one measure"),
+        ({"methods": ["hires", "grad_cam_"]}, "method 'hires' is not known; did you mean 'hires_cam'"),
         ({"methods": [broken]}, "broken needs a model of another kind"),
         ({"targets": [0, 1]}, "targets are (2,) for 3 images; pass one class for all, or (3,)"),
     ],
@@ -304,3 +259,53 @@ def test_one_image_is_not_compared():
         SightlineError, match="there is 1 image; compare_methods needs 2 or more for intervals"
     ):
         compare_methods(patch_net(), pictures(1, SIDE))
+
+
+def test_a_method_that_cannot_serve_the_model_is_skipped_and_the_rest_goes_on():
+    quick = [functools.partial(deletion, steps=2)]
+    found = compare_methods(
+        seeded(prototypical),
+        pictures(2, 8),
+        methods=["shapley_cam", "cam", "grad_cam"],
+        measures=quick,
+        layer="1",
+    )
+    assert found.table.index.tolist() == ["grad_cam"]
+    assert set(found.skipped) == {"shapley_cam", "cam"}
+    assert "has no second derivative" in found.skipped["shapley_cam"]
+    assert "\nshapley_cam: skipped, an operation behind layer '1'" in str(found)
+
+
+@pytest.fixture
+def written(tmp_path, monkeypatch) -> str:
+    """A module of a user with a method and a measure, by its name."""
+    (tmp_path / "written_by_a_user.py").write_text(
+        "from sightline.faithfulness import Measurement\n"
+        "def bright(activations, gradients):\n"
+        "    return activations.sum(1)\n"
+        "def heat(score, images, maps):\n"
+        "    return Measurement('heat', maps.mean(axis=(1, 2)), True)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    yield "written_by_a_user"
+    sys.modules.pop("written_by_a_user", None)
+
+
+def test_methods_and_measures_may_be_named_by_their_module(written, images):
+    method, measure = f"{written}:bright", f"{written}:heat"
+    found = compare_methods(patch_net(), images, 0, methods=[method, hires], measures=[measure], layer="1")
+    maps = explain(
+        patch_net(), images, 0, method=lambda activations, gradients: activations.sum(1), layer="1"
+    )
+    assert found.table.loc[method, measure] == pytest.approx(maps.heatmaps().mean(), rel=1e-5)
+    assert set(found.table.index) == {method, "hires"}
+    with pytest.raises(InputError, match="measure 'written_by_a_user:hot' cannot be imported"):
+        compare_methods(patch_net(), images, 0, measures=[f"{written}:hot"])
+
+
+def test_partials_of_one_method_stand_apart(images):
+    fine, coarse = (functools.partial(occlusion, patch=n) for n in (2, 6))
+    found = compare_methods(patch_net(), images[:4], 0, methods=[fine, coarse], measures=["average_drop"])
+    assert set(found.table.index) == {"occlusion (patch=2)", "occlusion (patch=6)"}
+    with pytest.raises(InputError, match="'hires' is listed 2 times"):
+        compare_methods(patch_net(), images[:4], 0, methods=[hires, hires])

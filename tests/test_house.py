@@ -24,7 +24,7 @@ ALLOWED = {
     "attribution": {"models"},
     "faithfulness": {"models", "attribution"},
     "audit": {"data", "predictions"},
-    "report": {"predictions", "attribution", "audit"},
+    "report": {"predictions", "attribution", "faithfulness", "audit"},
     "runs": {"data", "models", "predictions", "training", "attribution", "faithfulness", "audit", "report"},
     "cli": {
         "data",
@@ -121,6 +121,7 @@ def in_a_fresh_process(code: str) -> str:
         "from sightline import plot_explanations; from sightline.report import write_sample_sheet",
         "from sightline.predictions import rank_mistakes, confused_pairs, read_predictions, load_dynamics",
         "from sightline.audit import Evidence, make_audit, read_audit",
+        "from sightline.faithfulness.result import read_faithfulness",
     ],
 )
 def test_torch_is_not_imported_by(code):

@@ -67,8 +67,8 @@ def test_a_torn_file_is_named_in_one_line(name, tmp_path):
             "parameters: Input should be a valid int",
         ),
         ("model.json", '{"name": "a", "summary": ""}', "parameters: Field required"),
-        ("faithfulness.json", "[]", "it holds no object"),
-        ("faithfulness.json", '{"methods": []}', "it has no measures, best, layer"),
+        ("faithfulness.json", "[]", "Input should be an object"),
+        ("faithfulness.json", '{"methods": []}', "layer: Field required"),
         ("steps.csv", "step,rate\n1,2\n", "it has no column lr"),
     ],
 )

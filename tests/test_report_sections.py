@@ -11,6 +11,7 @@ from report_audit_fixture import add_audit
 from report_fixture import NAMES, predictions_of, write_run
 
 from sightline.audit.result import Cause, WarningKind
+from sightline.faithfulness.result import FaithfulnessResult, MethodScore
 from sightline.report import read_run
 from sightline.report.blocks import Link
 from sightline.report.sections import causes, fixes, reliability
@@ -47,23 +48,29 @@ def test_summary_counts_by_hand(run):
     assert ("Mean test loss", f"{sum(loss) / 200:.2f}") in facts.rows
 
 
+def faithfulness_of(**verdicts: str) -> FaithfulnessResult:
+    methods = [MethodScore(name, verdict, 1.0, 0.0, {}) for name, verdict in verdicts.items()]
+    return FaithfulnessResult(
+        *("layer3", 64, "eigen_cam", (), {"hires_cam": "grad_cam"}, {}, (), tuple(methods), (), None, ())
+    )
+
+
 @pytest.mark.parametrize(
     ("drawn", "verdict", "warned"),
     [
-        ("grad_cam", "better than random; no better than edges", True),
-        ("hires_cam", "better than random; no better than edges", True),
-        ("grad_cam", "better than every control", False),
-        ("my_own", "no better than any control", False),
+        ("grad_cam", "better than a random map; no better than an edge map", True),
+        ("hires_cam", "better than a random map; no better than an edge map", True),
+        ("grad_cam", "better than every baseline map", False),
+        ("my_own", "no better than any baseline map", False),
     ],
 )
 def test_maps_that_a_baseline_equals_are_warned_of(run, drawn, verdict, warned):
-    methods = [{"name": "grad_cam", "verdict": verdict}, {"name": "eigen_cam", "verdict": "worse than edges"}]
-    found = {"methods": methods, "coincide": {"hires_cam": "grad_cam"}, "images": 64, "best": "eigen_cam"}
+    found = faithfulness_of(grad_cam=verdict, eigen_cam="worse than an edge map")
     sentence = maps_doubt(dataclasses.replace(run, faithfulness=found, method_name=drawn))
     assert (f"on 64 images Grad-CAM was {verdict}." in sentence) == warned
     assert bool(sentence) == warned
     assert "analysis.method" not in sentence
-    methods[1]["verdict"] = "better than every control"
+    found = faithfulness_of(grad_cam=verdict, eigen_cam="better than every baseline map")
     sentence = maps_doubt(dataclasses.replace(run, faithfulness=found, method_name=drawn))
     assert ("--set analysis.method=eigen_cam." in sentence) == warned
 

@@ -105,7 +105,8 @@ def test_the_comparison_of_methods_is_kept_and_shown(run):
     names = {method["name"] for method in found["methods"]} | set(found["coincide"])
     assert names == {"grad_cam", "hires_cam", "layer_cam", "eigen_cam", "ablation_cam"}
     assert found["methods"][0]["name"] == found["best"]
-    assert {row["control"] for row in found["controls"]} >= {"random", "edges", "another class"}
+    named = {row["baseline"] for row in found["baselines"]}
+    assert named >= {"a random map", "an edge map", "the map of another class"}
     page = run.report.read_text()
     assert "Can these maps be believed?" in page
     for method in found["methods"]:

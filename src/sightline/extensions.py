@@ -34,7 +34,7 @@ from sightline.errors import InputError, UntrustedError, nearest
 GROUP = "sightline.plugins"
 KINDS = (
     *("model", "data", "augmentation", "optimizer", "schedule", "weight_averaging", "mix"),
-    *("callback", "metric", "tta", "method", "section"),
+    *("callback", "metric", "tta", "method", "measure", "section"),
 )
 """What a plugin can add; the first part of its entry point's name."""
 

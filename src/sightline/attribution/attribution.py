@@ -36,7 +36,7 @@ from sightline.attribution.methods import (
     LayerMethod,
     Method,
     find_method,
-    method_name,
+    function_name,
     takes_context,
 )
 from sightline.attribution.validation import Targets
@@ -194,7 +194,7 @@ def _by_context(context: AttributionContext, method: ContextMethod) -> Explanati
         context.targets,
         context.logits,
         context.images,
-        method_name(method),
+        function_name(method),
         context.used_layer or "input",
     )
 
@@ -221,7 +221,7 @@ def _by_layers(
         if not isinstance(maps, torch.Tensor) or maps.shape != fits:
             _refuse(method, maps, fits)
         explanations.append(
-            make_explanation(maps, slopes, classes, logits, images, method_name(method), name)
+            make_explanation(maps, slopes, classes, logits, images, function_name(method), name)
         )
     return explanations
 
@@ -230,5 +230,5 @@ def _refuse(method: Method, maps: object, fits: tuple) -> NoReturn:
     came = tuple(maps.shape) if isinstance(maps, torch.Tensor) else type(maps).__name__
     shape = f"({', '.join(map(str, fits))})"
     raise InputError(
-        f"method {method_name(method)} returned {came}; a method returns a tensor (B, h, w), here {shape}"
+        f"method {function_name(method)} returned {came}; a method returns a tensor (B, h, w), here {shape}"
     )

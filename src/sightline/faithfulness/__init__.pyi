@@ -1,12 +1,12 @@
-from .baselines import CONTROLS as CONTROLS
-from .baselines import control_maps as control_maps
+from .baselines import BASELINES as BASELINES
+from .baselines import baseline_maps as baseline_maps
 from .baselines import edge_map as edge_map
 from .baselines import gaussian_map as gaussian_map
 from .baselines import random_map as random_map
 from .comparison import MEASURES as MEASURES
-from .comparison import Comparison as Comparison
+from .comparison import MethodComparison as MethodComparison
 from .comparison import compare_methods as compare_methods
-from .comparison import judge as judge
+from .comparison import compare_with_baselines as compare_with_baselines
 from .deletion_insertion import deletion as deletion
 from .deletion_insertion import insertion as insertion
 from .deletion_insertion import road as road
@@ -32,20 +32,21 @@ from .sanity_checks import randomization as randomization
 from .sanity_checks import sensitivity as sensitivity
 from .sanity_checks import spearman as spearman
 from .sanity_checks import ssim as ssim
-from .sanity_checks import untrained_twin as untrained_twin
+from .sanity_checks import untrained_copy as untrained_copy
 
 __all__ = [
-    "CONTROLS",
+    "BASELINES",
     "MEASURES",
-    "Comparison",
     "Measurement",
+    "MethodComparison",
     "average_drop",
     "average_increase",
+    "baseline_maps",
     "blur",
     "class_logit",
     "class_probability",
     "compare_methods",
-    "control_maps",
+    "compare_with_baselines",
     "deletion",
     "difull",
     "edge_map",
@@ -56,7 +57,6 @@ __all__ = [
     "image_grids",
     "infidelity",
     "insertion",
-    "judge",
     "mean",
     "noisy_linear_imputation",
     "pointing_game",
@@ -68,6 +68,6 @@ __all__ = [
     "sensitivity",
     "spearman",
     "ssim",
-    "untrained_twin",
+    "untrained_copy",
     "zero",
 ]

@@ -1,7 +1,7 @@
-"""Maps that know nothing of the model, or not of this class: what a good map has to beat.
+"""Baseline maps, which know nothing of the model or not of this class: what a good map has to beat.
 
-A control is drawn at the grain of the map that it stands beside: reduced to the same grid (h, w) and
-resized as heat maps are. A fine random map, for one, wrecks an image faster than any blob does, and
+A baseline map is drawn at the grain of the map that it is compared with: reduced to the same grid (h, w) and
+resized as heat maps are. A fine random map, for one, destroys an image faster than any blob does, and
 would beat every class-activation map for a reason that has nothing to do with where the evidence is.
 """
 
@@ -16,11 +16,11 @@ from torch import nn
 
 from sightline.attribution import explain, heatmap
 from sightline.faithfulness.measurement import Classes, as_classes, check_images, logits_of
-from sightline.faithfulness.sanity_checks import name_in, untrained_twin
+from sightline.faithfulness.sanity_checks import name_in, untrained_copy
 
 Grid = tuple[int, int]
 # (images, grid, seed) -> heat maps (B, H, W) in [0, 1]
-Control = Callable[[torch.Tensor, Grid, int], np.ndarray]
+Baseline = Callable[[torch.Tensor, Grid, int], np.ndarray]
 
 
 def random_map(images: torch.Tensor, grid: Grid, seed: int) -> np.ndarray:
@@ -48,10 +48,15 @@ def edge_map(images: torch.Tensor, grid: Grid, seed: int) -> np.ndarray:
     return heatmap(coarse.numpy(), _size(images))
 
 
-CONTROLS: dict[str, Control] = {"random": random_map, "a centred blob": gaussian_map, "edges": edge_map}
+BASELINES: dict[str, Baseline] = {
+    "a random map": random_map,
+    "a centred blob": gaussian_map,
+    "an edge map": edge_map,
+}
+"""The baseline maps of the images alone, by their names in a sentence."""
 
 
-def control_maps(
+def baseline_maps(
     model: nn.Module,
     images: torch.Tensor,
     targets: Classes,
@@ -61,18 +66,26 @@ def control_maps(
     layer: str | nn.Module | None = None,
     seed: int = 0,
 ) -> dict[str, np.ndarray]:
-    """Return the heat maps (B, H, W) of every control, by its name in a sentence.
+    """Return the heat maps of every baseline, by its name in a sentence.
 
-    images: float (B, C, H, W); targets: the classes explained; grid: (h, w) of the raw maps that the
-    controls stand beside, `explanation.maps.shape[1:]`. First those in `CONTROLS`, then
-    `model_controls`.
+    Args:
+        model: A classifier.
+        images: Float (B, C, H, W).
+        targets: The classes that are explained, one for all or (B,).
+        grid: (h, w) of the raw maps that the baselines are compared with, `explanation.maps.shape[1:]`.
+        method: The method that these maps come from.
+        layer: Its layer.
+        seed: Of what is drawn.
+
+    Returns:
+        Heat maps (B, H, W) in [0, 1]: those of `BASELINES`, then those of `model_baselines`.
     """
     images = check_images(images)
-    maps = {name: control(images, grid, seed) for name, control in CONTROLS.items()}
-    return maps | model_controls(model, images, targets, method=method, layer=layer, seed=seed)
+    maps = {name: baseline(images, grid, seed) for name, baseline in BASELINES.items()}
+    return maps | model_baselines(model, images, targets, method=method, layer=layer, seed=seed)
 
 
-def model_controls(
+def model_baselines(
     model: nn.Module,
     images: torch.Tensor,
     targets: Classes,
@@ -83,17 +96,19 @@ def model_controls(
 ) -> dict[str, np.ndarray]:
     """Return heat maps (B, H, W) of the same method for what it should tell apart from the target.
 
-    "another class": for the class of the highest logit but the target's. "an untrained twin": for
-    the target in the same network with all weights drawn anew.
+    "the map of another class" is for the class of the highest logit but the target's, "the map of an
+    untrained network" for the target in the same network with all weights drawn anew. The arguments are those
+    of `baseline_maps`.
     """
     classes = as_classes(targets, len(check_images(images)))
     name = name_in(model, layer)
     others = runner_up(logits_of(model, images), classes)
-    twin = untrained_twin(model, seed=seed)
-    return {
-        "another class": explain(model, images, others, method=method, layer=name).heatmaps(),
-        "an untrained twin": explain(twin, images, classes, method=method, layer=name).heatmaps(),
+    untrained = untrained_copy(model, seed=seed)
+    found = {
+        "the map of another class": explain(model, images, others, method=method, layer=name),
+        "the map of an untrained network": explain(untrained, images, classes, method=method, layer=name),
     }
+    return {name: one.heatmaps() for name, one in found.items()}
 
 
 def runner_up(logits: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:

@@ -1,15 +1,19 @@
-"""Which method's maps can be believed on this model: methods by measures, beside controls, in words.
+"""Which method's maps are faithful to this model: methods by measures, next to baseline maps, in words.
 
-What `compare_methods` returns: its tables, and how it reads as text.
+    found = compare_methods(model, images)
+    found.best, found.verdicts["grad_cam"]
 
-From differences to words: is a map better than what knows nothing?
+What is known of a method are its differences to maps that know nothing, on the same images. Each has a paired
+interval, and the verdict is a sentence about those that leave out 0.
 """
 
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import pandas as pd
@@ -17,8 +21,10 @@ import torch
 from torch import nn
 
 from sightline.attribution import METHODS, explain
-from sightline.errors import SightlineError, nearest
-from sightline.faithfulness.baselines import CONTROLS, model_controls
+from sightline.attribution.methods import find_method, function_name
+from sightline.errors import InputError, InputTypeError, SightlineError
+from sightline.extensions import resolve
+from sightline.faithfulness.baselines import BASELINES, model_baselines
 from sightline.faithfulness.deletion_insertion import (
     deletion,
     insertion,
@@ -37,186 +43,9 @@ from sightline.faithfulness.measurement import (
     check_images,
     class_probability,
     logits_of,
-    name_of,
 )
 from sightline.models.device import device_of
 from sightline.stats import bootstrap_interval
-
-
-@dataclass(frozen=True)
-class Difference:
-    """How much better than a control, in the measure's units: above 0 is better, whichever way it runs.
-
-    mean: over images. low, high: its paired 95 % bootstrap interval.
-    """
-
-    mean: float
-    low: float
-    high: float
-
-    @property
-    def word(self) -> str:
-        """ "better" or "worse" where the interval leaves out 0, else "tied"."""
-        return "better" if self.low > 0 else "worse" if self.high < 0 else "tied"
-
-
-@dataclass(frozen=True)
-class Judgement:
-    """One measure of one method beside its controls: the verdict in words, and the differences by control."""
-
-    verdict: str
-    differences: dict[str, Difference]
-
-
-def judge(measurement: Measurement, controls: Mapping[str, Measurement], *, seed: int = 0) -> Judgement:
-    """Compare a measurement with the same measure of each control, on the same images.
-
-    The verdict is one line: "better than every control", "better than random; no better than edges",
-    "no better than random", "worse than edges"; a control is beaten, or wins, only where the paired 95 %
-    interval leaves out 0.
-
-    >>> import numpy as np
-    >>> good, poor = Measurement("road", np.arange(9.0), True), Measurement("road", np.arange(9.0) - 1, True)
-    >>> judge(good, {"random": poor, "edges": good}).verdict
-    'better than random; no better than edges'
-
-    Raises SightlineError if there is no control, or the images are not the same.
-    """
-    if not controls:
-        raise SightlineError("there are no controls to judge by; pass at least one measurement by name")
-    differences = {name: difference(measurement, control, seed=seed) for name, control in controls.items()}
-    return Judgement(verdict_of(differences), differences)
-
-
-def difference(a: Measurement, b: Measurement, *, seed: int = 0) -> Difference:
-    """Return by how much `a` is better than `b`, with its paired interval over images."""
-    if a.n != b.n or a.higher_is_better != b.higher_is_better:
-        raise SightlineError(
-            f"{a.measure} of {a.n} images does not pair with {b.measure} of {b.n}; "
-            "take the same measure of the same images"
-        )
-    gain = (a.values - b.values) * (1 if a.higher_is_better else -1)
-    low, high = bootstrap_interval(gain, seed=seed)
-    return Difference(float(gain.mean()), float(low), float(high))
-
-
-def verdict_of(differences: Mapping[str, Difference]) -> str:
-    """Return the one line that the differences to the controls come to."""
-    groups = {
-        word: [name for name, found in differences.items() if found.word == word]
-        for word in ("better", "tied", "worse")
-    }
-    if len(groups["better"]) == len(differences):
-        return "better than every control"
-    if not groups["better"] and not groups["tied"]:
-        return "worse than every control"
-    if len(groups["tied"]) == len(differences):
-        return "no better than any control" if len(differences) > 1 else f"no better than {groups['tied'][0]}"
-    phrases = {"better": "better than", "tied": "no better than", "worse": "worse than"}
-    return "; ".join(f"{phrases[word]} {listed(names)}" for word, names in groups.items() if names)
-
-
-def listed(names: Sequence[str]) -> str:
-    """Return "a", "a and b", or "a, b and c"."""
-    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
-
-
-@dataclass(frozen=True, eq=False)
-class Comparison:
-    """Methods by measures on n images of one model.
-
-    table: a row per method, best first: mean, low and high of every measure (columns "deletion",
-    "deletion_low", "deletion_high", ...), "ms_per_image" to explain, and "no_map", the share of images on
-    which the method showed nothing. controls: a row per method, measure and control: the control's
-    mean, by how much the method is better ("difference", in the measure's units, above 0 is better), and
-    its paired interval. verdicts: a line per method, on the measures that rank taken together.
-    best: the method of the first row; tied: those not separable from it. coincide: a method that
-    was not measured -> the one whose maps are the same on this model. skipped: a method -> why it cannot
-    serve this model. measurements: method -> measure -> what was measured, with curves.
-    """
-
-    table: pd.DataFrame
-    controls: pd.DataFrame
-    verdicts: dict[str, str]
-    best: str
-    tied: tuple[str, ...]
-    coincide: dict[str, str]
-    skipped: dict[str, str]
-    measurements: dict[str, dict[str, Measurement]]
-    n: int
-
-    def __str__(self) -> str:
-        measured = self.measurements[self.best]
-        fills = ", ".join(f"{measure} {found.fill}" for measure, found in measured.items() if found.fill)
-        ties = f"; not separable from it: {listed(self.tied)}" if self.tied else ""
-        lines = [
-            self._grid().to_string(),
-            f"best first; n {self.n}; mean and 95 % interval; filled with: {fills or 'nothing'}",
-            f"best: {self.best}{ties}",
-            *(f"{method}: {verdict}" for method, verdict in self.verdicts.items()),
-            *(f"{method}: the same maps as {other} on this model" for method, other in self.coincide.items()),
-            *(f"{method}: left out, {reason}" for method, reason in self.skipped.items()),
-        ]
-        return "\n".join(lines)
-
-    def _grid(self) -> pd.DataFrame:
-        """Return the table with each mean and interval spelled out in one cell."""
-        shown = {}
-        for measure, found in self.measurements[self.best].items():
-            ends = zip(*(self.table[measure + end] for end in ("", "_low", "_high")), strict=True)
-            header = f"{measure} ({'higher' if found.higher_is_better else 'lower'})"
-            shown[header] = [f"{mean:.3f} [{low:.3f}, {high:.3f}]" for mean, low, high in ends]
-        shown["ms per image"] = [f"{cost:.2f}" for cost in self.table["ms_per_image"]]
-        shown["no map"] = [f"{share:.0%}" for share in self.table["no_map"]]
-        return pd.DataFrame(shown, index=self.table.index.rename(None))
-
-
-@dataclass(frozen=True, eq=False)
-class Explained:
-    """One method's heat maps (B, H, W), the grid (h, w) of its raw maps, and what an image cost."""
-
-    function: str | Callable
-    heatmaps: np.ndarray
-    grid: tuple[int, int]
-    ms_per_image: float
-
-
-def method_table(
-    measured: Mapping[str, Mapping[str, Measurement]], explained: Mapping[str, Explained], *, seed: int
-) -> pd.DataFrame:
-    """Return the table of a `Comparison`, a row for each of `measured` in its order."""
-    rows = []
-    for method, found in measured.items():
-        row: dict[str, object] = {"method": method}
-        for measure, values in found.items():
-            low, high = values.interval(seed=seed)
-            row |= {measure: values.mean, f"{measure}_low": low, f"{measure}_high": high}
-        shown = (explained[method].heatmaps > 0).any(axis=(1, 2))
-        row |= {"ms_per_image": explained[method].ms_per_image, "no_map": 1 - float(shown.mean())}
-        rows.append(row)
-    return pd.DataFrame(rows).set_index("method")
-
-
-def control_table(
-    measured: Mapping[str, Mapping[str, Measurement]],
-    controls: Mapping[str, Mapping[str, Mapping[str, Measurement]]],
-    *,
-    seed: int,
-) -> pd.DataFrame:
-    """Return the control table of a `Comparison`: method -> control -> measure, as rows."""
-    rows = []
-    for method, found in measured.items():
-        for measure, own in found.items():
-            beside = {name: values[measure] for name, values in controls[method].items()}
-            for name, gap in judge(own, beside, seed=seed).differences.items():
-                rows.append(
-                    {
-                        "method": method, "measure": measure, "control": name, "mean": beside[name].mean,
-                        "difference": gap.mean, "low": gap.low, "high": gap.high, "word": gap.word,
-                    }
-                )  # fmt: skip
-    return pd.DataFrame(rows)
-
 
 # (score, images, heat maps) -> Measurement
 Measure = Callable[[Score, torch.Tensor, np.ndarray], Measurement]
@@ -232,7 +61,155 @@ MEASURES: dict[str, Measure] = {
     "average_increase": average_increase,
     "infidelity": infidelity,
 }
-SAME = 1e-4  # two heat maps in [0, 1] that differ by no more are one: float32 and resizing leave less
+_SAME = 1e-4  # two heat maps in [0, 1] that differ by no more are one: float32 and resizing leave less
+
+
+@dataclass(frozen=True)
+class PairedDifference:
+    """How much better than a baseline map, in the measure's units: above 0 is better, also where lower is.
+
+    Attributes:
+        mean: Over images.
+        low: End of its paired 95 % bootstrap interval.
+        high: The other end.
+    """
+
+    mean: float
+    low: float
+    high: float
+
+    @property
+    def word(self) -> str:
+        """ "better" or "worse" if the interval leaves out 0, else "tied"."""
+        return "better" if self.low > 0 else "worse" if self.high < 0 else "tied"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One measure of one method compared with baseline maps.
+
+    Attributes:
+        sentence: Such as "better than every baseline map".
+        differences: By baseline.
+    """
+
+    sentence: str
+    differences: dict[str, PairedDifference]
+
+
+def compare_with_baselines(
+    measurement: Measurement, baselines: Mapping[str, Measurement], *, seed: int = 0
+) -> Verdict:
+    """Compare a measurement with the same measure of each baseline map, on the same images.
+
+    A baseline map is beaten, or wins, only if the paired 95 % interval of the difference leaves out 0. The
+    sentence is "better than every baseline map", "better than a random map; no better than an edge map",
+    "no better than any baseline map", "worse than an edge map", and so on.
+
+    Args:
+        measurement: Of the method's maps.
+        baselines: Of the baseline maps, by their names in a sentence.
+        seed: Of the intervals.
+
+    Raises:
+        InputError: There is no baseline, or the images are not the same.
+
+    >>> good, poor = Measurement("road", np.arange(9.0), True), Measurement("road", np.arange(9.0) - 1, True)
+    >>> compare_with_baselines(good, {"a random map": poor, "an edge map": good}).sentence
+    'better than a random map; no better than an edge map'
+    """
+    if not baselines:
+        raise InputError("there are no baseline maps to compare with; pass at least one measurement by name")
+    differences = {name: paired_difference(measurement, one, seed=seed) for name, one in baselines.items()}
+    return Verdict(_sentence(differences), differences)
+
+
+def paired_difference(a: Measurement, b: Measurement, *, seed: int = 0) -> PairedDifference:
+    """Return by how much `a` is better than `b`, with its paired interval over images."""
+    if a.n != b.n or a.higher_is_better != b.higher_is_better:
+        raise InputError(
+            f"{a.measure} of {a.n} images does not pair with {b.measure} of {b.n}; "
+            "take the same measure of the same images"
+        )
+    gain = (a.values - b.values) * (1 if a.higher_is_better else -1)
+    low, high = bootstrap_interval(gain, seed=seed)
+    return PairedDifference(float(gain.mean()), float(low), float(high))
+
+
+def _sentence(differences: Mapping[str, PairedDifference]) -> str:
+    groups = {
+        word: [name for name, found in differences.items() if found.word == word]
+        for word in ("better", "tied", "worse")
+    }
+    if len(groups["better"]) == len(differences):
+        return "better than every baseline map"
+    if len(groups["worse"]) == len(differences):
+        return "worse than every baseline map"
+    if len(groups["tied"]) == len(differences) > 1:
+        return "no better than any baseline map"
+    phrases = {"better": "better than", "tied": "no better than", "worse": "worse than"}
+    return "; ".join(f"{phrases[word]} {_listed(names)}" for word, names in groups.items() if names)
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Return "a", "a and b", or "a, b and c"."""
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
+@dataclass(frozen=True, eq=False)
+class MethodComparison:
+    """Methods by measures on n images of one model.
+
+    Attributes:
+        table: A row per method, best first: mean, low and high of every measure (columns "deletion",
+            "deletion_low", "deletion_high", ...), "ms_per_image" to explain, and "no_map", the share of
+            images on which the method showed nothing.
+        baselines: A row per method, measure and baseline: the baseline's mean, by how much the method is
+            better ("difference", in the measure's units, above 0 is better), its paired interval ("low",
+            "high"), and "word": better, tied or worse.
+        verdicts: A sentence per method, on the measures that rank taken together.
+        best: The method of the first row.
+        tied: Those not separable from it.
+        coincide: A method that was not measured, and the one whose maps are the same on this model.
+        skipped: A method, and why it cannot serve this model.
+        measurements: method -> measure -> what was measured, with curves.
+        n: How many images.
+    """
+
+    table: pd.DataFrame
+    baselines: pd.DataFrame
+    verdicts: dict[str, str]
+    best: str
+    tied: tuple[str, ...]
+    coincide: dict[str, str]
+    skipped: dict[str, str]
+    measurements: dict[str, dict[str, Measurement]]
+    n: int
+
+    def __str__(self) -> str:
+        measured = self.measurements[self.best]
+        fills = ", ".join(f"{measure} {found.fill}" for measure, found in measured.items() if found.fill)
+        ties = f"; not separable from it: {_listed(self.tied)}" if self.tied else ""
+        lines = [
+            self._grid().to_string(),
+            f"best first; n {self.n}; mean and 95 % interval; filled with: {fills or 'nothing'}",
+            f"best: {self.best}{ties}",
+            *(f"{method}: {verdict}" for method, verdict in self.verdicts.items()),
+            *(f"{method}: the same maps as {other} on this model" for method, other in self.coincide.items()),
+            *(f"{method}: skipped, {reason}" for method, reason in self.skipped.items()),
+        ]
+        return "\n".join(lines)
+
+    def _grid(self) -> pd.DataFrame:
+        """Return the table with each mean and interval spelled out in one cell."""
+        shown = {}
+        for measure, found in self.measurements[self.best].items():
+            ends = zip(*(self.table[measure + end] for end in ("", "_low", "_high")), strict=True)
+            header = f"{measure} ({'higher' if found.higher_is_better else 'lower'})"
+            shown[header] = [f"{mean:.3f} [{low:.3f}, {high:.3f}]" for mean, low, high in ends]
+        shown["ms per image"] = [f"{cost:.2f}" for cost in self.table["ms_per_image"]]
+        shown["no map"] = [f"{share:.0%}" for share in self.table["no_map"]]
+        return pd.DataFrame(shown, index=self.table.index.rename(None))
 
 
 def compare_methods(
@@ -245,44 +222,58 @@ def compare_methods(
     layer: str | nn.Module | None = None,
     masks: Maps | None = None,
     seed: int = 0,
-) -> Comparison:
-    """Measure the heat maps of several methods on the same images, each beside controls of its own grain.
-
-    images: float (B, C, H, W), at least two; fifty or more say something. targets: None (predicted),
-    one class for all, or one per image. methods: names in `METHODS` or functions; None for all
-    of them. measures: names in `MEASURES`, or functions `(score, images, maps) -> Measurement`, such
-    as `functools.partial(deletion, fill=blur)`; the score is the target's probability. masks: bool
-    (B, H, W), to add the pointing game and the energy in the mask.
+) -> MethodComparison:
+    """Measure the heat maps of several methods on the same images, next to baseline maps of the same grain.
 
     The order is by the mean of all `measures`, each in units of its standard deviation over methods and
-    images. What needs masks does not take part: a map on the object is not for that reason true to the
+    images. What needs masks does not take part: a map on the object is not for that reason faithful to the
     model. Methods whose heat maps are equal on all images are measured once. A method that cannot
-    serve this model is left out with its reason.
+    serve this model is skipped with its reason.
 
-    Raises SightlineError if an argument does not fit, or no method serves.
+    Args:
+        model: A classifier; it stays as it is.
+        images: Float (B, C, H, W), at least two; fifty or more give useful intervals.
+        targets: None (the predicted class), one class for all, or one per image.
+        methods: Names or functions, as `method` of `explain`; None for all in `METHODS`.
+        measures: Names in `MEASURES`, of a plugin, or "package.module:function"; or functions
+            `(score, images, maps) -> Measurement`, such as `functools.partial(deletion, fill=blur)`. The
+            score is the probability of the target.
+        layer: As for `explain`.
+        masks: bool (B, H, W), to add the pointing game and the energy in the mask.
+        seed: Of baseline maps, ties and intervals.
+
+    Raises:
+        InputError: An argument does not fit, or no method serves.
     """
     images = check_images(images).to(device_of(model))
     if len(images) < 2:
-        raise SightlineError("there is 1 image; compare_methods needs 2 or more for intervals, better 50")
-    chosen = list(METHODS) if methods is None else list(methods)
-    ranking = {_label(measure): _find_measure(measure) for measure in measures}
+        raise InputError("there is 1 image; compare_methods needs 2 or more for intervals, better 50")
+    chosen = {_label(method): method for method in METHODS} if methods is None else _by_label(methods)
+    for method in chosen.values():
+        find_method(method)  # a wrong name is an error, a method that does not serve is skipped
+    ranking = {name: _find_measure(measure) for name, measure in _by_label(measures).items()}
     if not chosen or not ranking:
-        raise SightlineError("there is nothing to compare; pass at least one method and one measure")
+        raise InputError("there is nothing to compare; pass at least one method and one measure")
     classes = logits_of(model, images).argmax(1) if targets is None else as_classes(targets, len(images))
-    subject = _Subject(model, images, classes, layer, seed, ranking | _mask_measures(masks))
-    explained, skipped = _explain_each(subject, chosen)
+    setup = _Setup(model, images, classes, layer, seed, ranking | _mask_measures(masks))
+    explained, skipped = _explain_each(setup, chosen)
     distinct, coincide = _merge_equal(explained)
-    measured = {name: subject.measure(found.heatmaps) for name, found in distinct.items()}
-    controls = _measure_controls(subject, distinct)
-    merits, control_merits = _merits(measured, controls, list(ranking))
+    measured = {name: setup.measure(found.heatmaps) for name, found in distinct.items()}
+    baselines = _measure_baselines(setup, distinct)
+    merits, baseline_merits = _merits(measured, baselines, list(ranking))
     order = sorted(merits, key=lambda name: -merits[name].mean)
     measured, best = {name: measured[name] for name in order}, merits[order[0]]
-    return Comparison(
-        table=method_table(measured, distinct, seed=seed),
-        controls=control_table(measured, controls, seed=seed),
-        verdicts={name: judge(merits[name], control_merits[name], seed=seed).verdict for name in order},
+    return MethodComparison(
+        table=_method_table(measured, distinct, seed=seed),
+        baselines=_baseline_table(measured, baselines, seed=seed),
+        verdicts={
+            name: compare_with_baselines(merits[name], baseline_merits[name], seed=seed).sentence
+            for name in order
+        },
         best=order[0],
-        tied=tuple(name for name in order[1:] if difference(best, merits[name], seed=seed).word == "tied"),
+        tied=tuple(
+            name for name in order[1:] if paired_difference(best, merits[name], seed=seed).word == "tied"
+        ),
         coincide=coincide,
         skipped=skipped,
         measurements=measured,
@@ -291,7 +282,54 @@ def compare_methods(
 
 
 @dataclass(frozen=True, eq=False)
-class _Subject:
+class _Explained:
+    """One method's heat maps (B, H, W), the grid (h, w) of its raw maps, and what an image cost."""
+
+    function: str | Callable
+    heatmaps: np.ndarray
+    grid: tuple[int, int]
+    ms_per_image: float
+
+
+def _method_table(
+    measured: Mapping[str, Mapping[str, Measurement]], explained: Mapping[str, _Explained], *, seed: int
+) -> pd.DataFrame:
+    """Return the table of a comparison, a row for each of `measured` in its order."""
+    rows = []
+    for method, found in measured.items():
+        row: dict[str, object] = {"method": method}
+        for measure, values in found.items():
+            low, high = values.interval(seed=seed)
+            row |= {measure: values.mean, f"{measure}_low": low, f"{measure}_high": high}
+        shown = (explained[method].heatmaps > 0).any(axis=(1, 2))
+        row |= {"ms_per_image": explained[method].ms_per_image, "no_map": 1 - float(shown.mean())}
+        rows.append(row)
+    return pd.DataFrame(rows).set_index("method")
+
+
+def _baseline_table(
+    measured: Mapping[str, Mapping[str, Measurement]],
+    baselines: Mapping[str, Mapping[str, Mapping[str, Measurement]]],
+    *,
+    seed: int,
+) -> pd.DataFrame:
+    """Return the table of baselines, from method -> baseline -> measure."""
+    rows = []
+    for method, found in measured.items():
+        for measure, own in found.items():
+            others = {name: values[measure] for name, values in baselines[method].items()}
+            for name, gap in compare_with_baselines(own, others, seed=seed).differences.items():
+                rows.append(
+                    {
+                        "method": method, "measure": measure, "baseline": name, "mean": others[name].mean,
+                        "difference": gap.mean, "low": gap.low, "high": gap.high, "word": gap.word,
+                    }
+                )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+@dataclass(frozen=True, eq=False)
+class _Setup:
     """What is the same for every method: the model, the images and their classes, and the measures."""
 
     model: nn.Module
@@ -301,14 +339,14 @@ class _Subject:
     seed: int
     measures: Mapping[str, Measure]
 
-    def explain(self, method: str | Callable) -> Explained:
+    def explain(self, method: str | Callable) -> _Explained:
         chosen = {"method": method, "layer": self.layer}
         explain(self.model, self.images[:1], self.classes[:1], **chosen)  # so that no first call is timed
         begin = time.perf_counter()
         found = explain(self.model, self.images, self.classes, **chosen)
         cost = (time.perf_counter() - begin) * 1000 / len(self.images)
         grid = (found.maps.shape[1], found.maps.shape[2])
-        return Explained(method, found.heatmaps(), grid, cost)
+        return _Explained(method, found.heatmaps(), grid, cost)
 
     def measure(self, maps: np.ndarray) -> Measured:
         score = class_probability(self.model, self.classes)
@@ -316,22 +354,31 @@ class _Subject:
 
 
 def _find_measure(measure: str | Measure) -> Measure:
-    if callable(measure):
-        return measure
-    if measure not in MEASURES:
-        raise SightlineError(f"measure {measure!r} is not known; {nearest(measure, list(MEASURES))}")
-    return MEASURES[measure]
+    function = cast(Measure, resolve("measure", measure, MEASURES))
+    if not callable(function):
+        raise InputTypeError(f"a measure is {type(function).__name__}; pass names or functions")
+    return function
 
 
-def _label(measure: str | Measure) -> str:
-    """Return the measure's name, with what `functools.partial` filled in: "deletion (fill=blur)"."""
-    if isinstance(measure, str):
-        return measure
-    filled = getattr(measure, "keywords", {})
+def _by_label(functions: Sequence[str | Callable]) -> dict[str, str | Callable]:
+    labels = [_label(function) for function in functions]
+    for label, count in Counter(labels).items():
+        if count > 1:
+            raise InputError(
+                f"{label!r} is listed {count} times; list it once, and name functions differently"
+            )
+    return dict(zip(labels, functions, strict=True))
+
+
+def _label(function: str | Callable) -> str:
+    """Return the name of a method or measure, with what `functools.partial` filled in: "rise (masks=200)"."""
+    if isinstance(function, str):
+        return function
+    filled = getattr(function, "keywords", {})
     given = ", ".join(
-        f"{key}={name_of(value) if callable(value) else value}" for key, value in filled.items()
+        f"{key}={function_name(value) if callable(value) else value}" for key, value in filled.items()
     )
-    return name_of(measure) + (f" ({given})" if given else "")
+    return function_name(function) + (f" ({given})" if given else "")
 
 
 def _mask_measures(masks: Maps | None) -> dict[str, Measure]:
@@ -344,27 +391,27 @@ def _mask_measures(masks: Maps | None) -> dict[str, Measure]:
 
 
 def _explain_each(
-    subject: _Subject, methods: Sequence[str | Callable]
-) -> tuple[dict[str, Explained], dict[str, str]]:
+    setup: _Setup, methods: Mapping[str, str | Callable]
+) -> tuple[dict[str, _Explained], dict[str, str]]:
+    """Return what was explained, and why the other methods were skipped, both by label."""
     explained, skipped = {}, {}
-    for method in methods:
-        name = method if isinstance(method, str) else name_of(method)
+    for name, method in methods.items():
         try:
-            explained[name] = subject.explain(method)
+            explained[name] = setup.explain(method)
         except SightlineError as error:
             skipped[name] = str(error)
     if not explained:
-        raise SightlineError(next(iter(skipped.values())))
+        raise InputError(next(iter(skipped.values())))
     return explained, skipped
 
 
-def _merge_equal(explained: Mapping[str, Explained]) -> tuple[dict[str, Explained], dict[str, str]]:
+def _merge_equal(explained: Mapping[str, _Explained]) -> tuple[dict[str, _Explained], dict[str, str]]:
     """Keep the first of the methods whose heat maps are equal, and say which the others are equal to."""
-    distinct: dict[str, Explained] = {}
+    distinct: dict[str, _Explained] = {}
     coincide: dict[str, str] = {}
     for name, found in explained.items():
         equal = [
-            one for one, kept in distinct.items() if np.abs(kept.heatmaps - found.heatmaps).max() <= SAME
+            one for one, kept in distinct.items() if np.abs(kept.heatmaps - found.heatmaps).max() <= _SAME
         ]
         if equal:
             coincide[name] = equal[0]
@@ -373,30 +420,31 @@ def _merge_equal(explained: Mapping[str, Explained]) -> tuple[dict[str, Explaine
     return distinct, coincide
 
 
-def _measure_controls(subject: _Subject, distinct: Mapping[str, Explained]) -> dict[str, dict[str, Measured]]:
-    """Return method -> control -> measures. Methods of one grid share the controls of the images alone."""
+def _measure_baselines(setup: _Setup, distinct: Mapping[str, _Explained]) -> dict[str, dict[str, Measured]]:
+    """Return method -> baseline -> measures. Methods of one grid share the baselines of the images alone."""
     by_grid = {}
     for grid in {found.grid for found in distinct.values()}:
-        maps = {name: control(subject.images, grid, subject.seed) for name, control in CONTROLS.items()}
-        by_grid[grid] = {name: subject.measure(heat) for name, heat in maps.items()}
-    controls = {}
+        maps = {name: baseline(setup.images, grid, setup.seed) for name, baseline in BASELINES.items()}
+        by_grid[grid] = {name: setup.measure(heat) for name, heat in maps.items()}
+    baselines = {}
     for method, found in distinct.items():
-        maps = model_controls(
-            subject.model,
-            subject.images,
-            subject.classes,
+        maps = model_baselines(
+            setup.model,
+            setup.images,
+            setup.classes,
             method=found.function,
-            layer=subject.layer,
-            seed=subject.seed,
+            layer=setup.layer,
+            seed=setup.seed,
         )
-        controls[method] = by_grid[found.grid] | {name: subject.measure(heat) for name, heat in maps.items()}
-    return controls
+        own = {name: setup.measure(heat) for name, heat in maps.items()}
+        baselines[method] = by_grid[found.grid] | own
+    return baselines
 
 
 def _merits(
-    measured: Mapping[str, Measured], controls: Mapping[str, Mapping[str, Measured]], ranking: Sequence[str]
+    measured: Mapping[str, Measured], baselines: Mapping[str, Mapping[str, Measured]], ranking: Sequence[str]
 ) -> tuple[Measured, dict[str, Measured]]:
-    """Return the mean over the ranking measures, each in standard deviations: of methods, and of controls."""
+    """Return the mean over the ranking measures, in standard deviations: of methods, and of baselines."""
     spreads = {name: np.std([found[name].values for found in measured.values()]) or 1.0 for name in ranking}
 
     def merit(found: Measured) -> Measurement:
@@ -408,5 +456,5 @@ def _merits(
 
     methods = {name: merit(found) for name, found in measured.items()}
     return methods, {
-        method: {name: merit(found) for name, found in beside.items()} for method, beside in controls.items()
+        method: {name: merit(found) for name, found in others.items()} for method, others in baselines.items()
     }

@@ -1,4 +1,4 @@
-"""What the score does while pixels go, in the order of the map: deletion, insertion, ROAD.
+"""How the score changes while pixels are removed in the order of the map: deletion, insertion, ROAD.
 
     >>> from sightline.faithfulness import zero
     >>> images = torch.ones(1, 1, 1, 4)
@@ -17,7 +17,8 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from sightline.errors import SightlineError
+from sightline.attribution.methods import function_name
+from sightline.errors import InputError
 from sightline.faithfulness.imputation import Fill, blur, mean, noisy_linear_imputation
 from sightline.faithfulness.measurement import (
     Maps,
@@ -26,7 +27,6 @@ from sightline.faithfulness.measurement import (
     as_maps,
     check_at_least,
     check_images,
-    name_of,
     score_variants,
 )
 
@@ -45,17 +45,26 @@ def deletion(
 ) -> Measurement:
     """Area under the score while the hottest pixels are removed first; lower is better.
 
-    images: float (B, C, H, W); maps: (B, H, W), of the images' size, such as
-    `explanation.heatmaps()`. The score is taken at `steps` + 1 shares from 0 to 1, and the area is
-    that under straight lines between them. `batch_size` bounds the memory; it does not change the result.
+    The score is taken at `steps` + 1 shares of removed pixels from 0 to 1, and the area is that under
+    straight lines between them.
 
-    Raises SightlineError if maps and images do not fit.
+    Args:
+        score: The number to watch, such as `class_probability(model, targets)`.
+        images: Float (B, C, H, W).
+        maps: (B, H, W), of the images' size, such as `explanation.heatmaps()`.
+        fill: What replaces removed pixels.
+        steps: Between no pixel removed and all.
+        seed: Of the order of pixels of equal heat, and of the fill's noise.
+        batch_size: Variants of images in one pass; it bounds the memory and does not change the result.
+
+    Raises:
+        InputError: Maps and images do not fit.
     """
     check_at_least("steps", steps, 1)
     shares = np.arange(steps + 1) / steps
     curve, shares = _curve(score, images, maps, shares, fill, seed, batch_size)
     area = np.trapezoid(curve, shares, axis=1)
-    return Measurement("deletion", area, False, curve=curve, shares=shares, fill=name_of(fill))
+    return Measurement("deletion", area, False, curve=curve, shares=shares, fill=function_name(fill))
 
 
 def insertion(
@@ -70,14 +79,14 @@ def insertion(
 ) -> Measurement:
     """Area under the score while the hottest pixels are revealed first in a filled image; higher is better.
 
-    `shares` of the result are those still removed, from 1 to 0. Otherwise as `deletion`.
+    `shares` of the result are those still removed, from 1 to 0. The arguments are those of `deletion`.
     """
     check_at_least("steps", steps, 1)
     shares = 1 - np.arange(steps + 1) / steps
     # Hottest revealed first is coldest removed first, read from the end.
     curve, shares = _curve(score, images, maps, shares, fill, seed, batch_size, coldest_first=True)
     area = np.trapezoid(curve, 1 - shares, axis=1)
-    return Measurement("insertion", area, True, curve=curve, shares=shares, fill=name_of(fill))
+    return Measurement("insertion", area, True, curve=curve, shares=shares, fill=function_name(fill))
 
 
 def road_most_first(
@@ -90,10 +99,13 @@ def road_most_first(
     seed: int = 0,
     batch_size: int = 64,
 ) -> Measurement:
-    """Mean score over `shares` of pixels removed, hottest first, imputed (ROAD, MoRF); lower is better."""
+    """Mean score over `shares` of pixels removed, hottest first, imputed (ROAD, MoRF); lower is better.
+
+    The other arguments are those of `deletion`.
+    """
     curve, exact = _curve(score, images, maps, np.asarray(shares), fill, seed, batch_size)
     name = "road, most relevant first"
-    return Measurement(name, curve.mean(axis=1), False, curve=curve, shares=exact, fill=name_of(fill))
+    return Measurement(name, curve.mean(axis=1), False, curve=curve, shares=exact, fill=function_name(fill))
 
 
 def road_least_first(
@@ -106,10 +118,13 @@ def road_least_first(
     seed: int = 0,
     batch_size: int = 64,
 ) -> Measurement:
-    """Mean score over `shares` of pixels removed, coldest first, imputed (ROAD, LeRF); higher is better."""
+    """Mean score over `shares` of pixels removed, coldest first, imputed (ROAD, LeRF); higher is better.
+
+    The other arguments are those of `deletion`.
+    """
     curve, exact = _curve(score, images, maps, np.asarray(shares), fill, seed, batch_size, coldest_first=True)
     name = "road, least relevant first"
-    return Measurement(name, curve.mean(axis=1), True, curve=curve, shares=exact, fill=name_of(fill))
+    return Measurement(name, curve.mean(axis=1), True, curve=curve, shares=exact, fill=function_name(fill))
 
 
 def road(
@@ -125,14 +140,15 @@ def road(
     """`road_least_first` minus `road_most_first`, at each share and in the mean; higher is better.
 
     A map without information gets 0 in expectation, whatever its grain and whatever removal as such
-    does to the model: that is the baseline. `shares` are those of the pixels removed.
+    does to the model: that is what is expected by chance. `shares` are those of the pixels removed; the
+    other arguments are those of `deletion`.
     """
     each = np.asarray(shares)
     most, exact = _curve(score, images, maps, each, fill, seed, batch_size)
     least, exact = _curve(score, images, maps, each, fill, seed, batch_size, coldest_first=True)
-    curve, nothing = least - most, np.zeros(len(most))
+    curve, chance = least - most, np.zeros(len(most))
     return Measurement(
-        "road", curve.mean(axis=1), True, curve=curve, shares=exact, fill=name_of(fill), baseline=nothing
+        "road", curve.mean(axis=1), True, curve=curve, shares=exact, fill=function_name(fill), chance=chance
     )
 
 
@@ -144,8 +160,8 @@ def removal_order(maps: np.ndarray, *, seed: int = 0) -> np.ndarray:
             [1, 2]]])
     """
     flat = maps.reshape(len(maps), -1)
-    chance = np.random.default_rng(seed).random(flat.shape)
-    order = np.lexsort((chance, -flat), axis=1)  # (B, P): the pixels from hot to cold
+    ties = np.random.default_rng(seed).random(flat.shape)
+    order = np.lexsort((ties, -flat), axis=1)  # (B, P): the pixels from hot to cold
     ranks = np.empty_like(order)
     np.put_along_axis(ranks, order, np.arange(flat.shape[1])[None], axis=1)
     return ranks.reshape(maps.shape)
@@ -165,7 +181,7 @@ def _curve(
     """Return the score (B, S) with each share removed, and the shares as whole pixels make them."""
     images = check_images(images)
     if not len(shares) or shares.min() < 0 or shares.max() > 1:
-        raise SightlineError(f"shares are {shares.tolist()}; pass numbers from 0 to 1, such as 0.1, 0.5, 0.9")
+        raise InputError(f"shares are {shares.tolist()}; pass numbers from 0 to 1, such as 0.1, 0.5, 0.9")
     pixels = images.shape[2] * images.shape[3]
     ranks = removal_order(as_maps(maps, images), seed=seed)
     ranks = torch.from_numpy(pixels - 1 - ranks if coldest_first else ranks).to(images.device)  # (B, H, W)

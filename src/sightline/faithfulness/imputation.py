@@ -1,4 +1,4 @@
-"""What takes the place of removed pixels. A fill is a function `(images, removed, noise) -> images`.
+"""What replaces removed pixels. A fill is a function `(images, removed, noise) -> images`.
 
 images: float (M, C, H, W); removed: bool (M, H, W); noise: (M, C, H, W), standard normal, drawn by
 the measure from its seed, so that a fill is a pure function. What a fill returns outside of
@@ -37,8 +37,8 @@ def blur(images: torch.Tensor, removed: torch.Tensor, noise: torch.Tensor) -> to
 
 
 def _blur_matrix(side: int, like: torch.Tensor) -> torch.Tensor:
-    place = torch.arange(side, device=like.device, dtype=like.dtype)
-    weights = torch.exp(-0.5 * ((place[:, None] - place) / (side / 10)) ** 2)  # (side, side)
+    pixel = torch.arange(side, device=like.device, dtype=like.dtype)
+    weights = torch.exp(-0.5 * ((pixel[:, None] - pixel) / (side / 10)) ** 2)  # (side, side)
     return weights / weights.sum(dim=1, keepdim=True)
 
 

@@ -1,13 +1,13 @@
-"""Does the map fall where the object (or a mark that should not matter) is? For data with masks.
+"""Does the map fall where the evidence must be: masks of objects, and grids of the user's own images.
 
     >>> maps, masks = np.array([[[0.0, 3.0], [1.0, 0.0]]]), np.array([[[False, True], [False, False]]])
     >>> heat_in_masks(maps, masks)
     array([0.75])
 
-This is about the place of a map, not about its truth: a model may look elsewhere than at the object.
-A map without positive evidence points nowhere, and gets what a uniform map gets.
-
-Grids of the user's own confident images: where must the evidence be, when we know which cell shows what?
+Masks say where the object (or a mark that should not matter) is. That is about the position of a map, not
+about its faithfulness: a model may look elsewhere than at the object. A grid of confident images is
+different: we know which cell shows which class, so the evidence for a class has to be in its cell. In both, a
+map without positive evidence points nowhere, and gets what a uniform map gets.
 
 Grid pointing game: Boehle 2021 (CoDA Nets), Rao 2022 ("Towards better understanding attribution
 methods"), section 3. DiFull: Rao 2022, section 3.2.
@@ -24,7 +24,7 @@ import torch
 from torch import nn
 
 from sightline.attribution import explain, target_layer
-from sightline.errors import SightlineError
+from sightline.errors import InputError
 from sightline.faithfulness.measurement import (
     Classes,
     Maps,
@@ -53,38 +53,48 @@ def heat_in_masks(heatmaps: Maps, masks: Maps) -> np.ndarray:
 def energy_in_mask(maps: Maps, masks: Maps) -> Measurement:
     """Share of the positive heat inside the mask (Wang 2020, Score-CAM, section 4.3); higher is better.
 
-    maps, masks: (B, H, W). The baseline is the mask's share of the image: what a uniform map gets.
+    Expected by chance is the mask's share of the image: what a uniform map gets.
 
-    Raises SightlineError if a mask is empty: leave that image out.
+    Args:
+        maps: (B, H, W).
+        masks: (B, H, W), booleans.
+
+    Raises:
+        InputError: A mask is empty: leave that image out.
     """
     values = heat_in_masks(maps, masks)
     inside = _filled_masks(maps, masks)
-    return Measurement("energy in mask", values, True, baseline=inside.mean(axis=(1, 2)))
+    return Measurement("energy in mask", values, True, chance=inside.mean(axis=(1, 2)))
 
 
 def pointing_game(maps: Maps, masks: Maps, *, tolerance: int = 0) -> Measurement:
     """1 if the maximum of the map is inside the mask, else 0 (Zhang 2016); higher is better.
 
-    maps, masks: (B, H, W). A hit may be up to `tolerance` pixels (Euclidean) away from the mask; the
-    paper allows 15 in pictures of about 500. Where several pixels share the maximum, the value is the
-    share of them that hit: what a random choice among them gets in expectation. The baseline is the
-    share of the image that counts as a hit.
+    If several pixels share the maximum, the value is the share of them that hit: what a random choice among
+    them gets in expectation. Expected by chance is the share of the image that counts as a hit.
 
-    Raises SightlineError if a mask is empty: leave that image out.
+    Args:
+        maps: (B, H, W).
+        masks: (B, H, W), booleans.
+        tolerance: How many pixels (Euclidean) away from the mask a hit may be; the paper allows 15 in
+            pictures of about 500.
+
+    Raises:
+        InputError: A mask is empty: leave that image out.
     """
     check_at_least("tolerance", tolerance, 0)
     heat = np.maximum(as_maps(maps), 0)
     hit = _dilated(_filled_masks(maps, masks), tolerance)  # (B, H, W)
     top = heat == heat.max(axis=(1, 2), keepdims=True)
     values = (top & hit).sum(axis=(1, 2)) / top.sum(axis=(1, 2))
-    return Measurement("pointing game", values, True, baseline=hit.mean(axis=(1, 2)))
+    return Measurement("pointing game", values, True, chance=hit.mean(axis=(1, 2)))
 
 
 def _filled_masks(maps: Maps, masks: Maps) -> np.ndarray:
     inside = as_masks(masks, tuple(maps.shape))
     empty = np.flatnonzero(~inside.any(axis=(1, 2)))
     if len(empty):
-        raise SightlineError(
+        raise InputError(
             f"mask {empty[0]} is empty, as {len(empty)} of {len(inside)} are; leave those images out"
         )
     return inside
@@ -106,8 +116,11 @@ def _dilated(masks: np.ndarray, reach: int) -> np.ndarray:
 class ImageGrids:
     """Pictures of n x n images, each cell of another class that the model knows confidently.
 
-    images: float (G, C, n H, n W). classes: (G, n n) int64, the class of each cell, row by row.
-    sources: (G, n n) int64, the image of each cell. n: cells along a side.
+    Attributes:
+        images: Float (G, C, n H, n W).
+        classes: (G, n n) int64, the class of each cell, row by row.
+        sources: (G, n n) int64, the index of the image of each cell.
+        n: Cells along a side.
     """
 
     images: torch.Tensor
@@ -128,10 +141,20 @@ def image_grids(
 ) -> ImageGrids:
     """Compose up to `grids` grids of images that the model classifies rightly with at least `confidence`.
 
-    images: float (B, C, H, W); labels: (B,). Every image is used once at most, the most confident of
-    a class first; the classes of a grid are drawn from those with most images left.
+    Every image is used once at most, the most confident of a class first; the classes of a grid are drawn
+    from those with most images left.
 
-    Raises SightlineError if there are not n n classes with such an image.
+    Args:
+        model: A classifier.
+        images: Float (B, C, H, W).
+        labels: (B,).
+        n: Cells along a side, 2 or more.
+        grids: How many, at most.
+        confidence: Of an image in a grid, at least.
+        seed: Of the draws.
+
+    Raises:
+        InputError: There are not n n classes with such an image.
     """
     images = check_images(images)
     check_at_least("n", n, 2)
@@ -147,9 +170,9 @@ def image_grids(
         order = sorted(left, key=lambda label: (-len(left[label]), rng.random()))
         sources.append(rng.permutation([left[label].pop(0) for label in order[: n * n]]))
     if not sources:
-        there = sum(map(bool, left.values()))
-        raise SightlineError(
-            f"{there} classes have an image classified rightly with confidence {confidence}; a {n}x{n} grid "
+        usable = sum(map(bool, left.values()))
+        raise InputError(
+            f"{usable} classes have an image classified rightly with confidence {confidence}; a {n}x{n} grid "
             f"needs {n * n}: pass more images, or a lower confidence"
         )
     cells = np.stack(sources)  # (G, n n)
@@ -170,12 +193,24 @@ def grid_pointing_game(
 ) -> Measurement:
     """Share of a map's positive heat in the cell of its class, on n x n grids of images; higher is better.
 
-    images: float (B, C, H, W) and their labels (B,), of which `image_grids` makes the grids. One value per
-    grid: the mean over its cells, each explained for its own class at n times the size. The baseline is
-    1 / n^2, and is what a map without positive heat gets. The layer is chosen at the images' own size.
+    One value per grid: the mean over its cells, each explained for its own class at n times the size.
+    Expected by chance is 1 / n^2, which is what a map without positive heat gets. The layer is chosen at the
+    images' own size.
 
-    Raises SightlineError if the model cannot take images of n times the size: it must be fully
-    convolutional up to a pooling over whatever is left.
+    Args:
+        model: A classifier that takes images of n times the size.
+        images: Float (B, C, H, W), of which `image_grids` makes the grids, as of the other arguments.
+        labels: (B,).
+        n: Cells along a side.
+        grids: How many, at most.
+        confidence: Of an image in a grid, at least.
+        method: As for `explain`.
+        layer: As for `explain`.
+        seed: Of the draws.
+
+    Raises:
+        InputError: The model cannot take images of n times the size: it must be fully convolutional up to a
+            pooling over whatever is left.
     """
     layer = target_layer(model, images) if layer is None else layer
     made = image_grids(model, images, labels, n=n, grids=grids, confidence=confidence, seed=seed)
@@ -185,8 +220,8 @@ def grid_pointing_game(
     for cell in range(n * n):
         heat = explain(model, made.images, made.classes[:, cell], method=method, layer=layer).heatmaps()
         shares.append(heat_in_masks(heat, np.broadcast_to(cells[cell], heat.shape)))
-    baseline = np.full(len(made.images), 1 / n**2)
-    return Measurement("grid pointing game", np.mean(shares, axis=0), True, baseline=baseline)
+    chance = np.full(len(made.images), 1 / n**2)
+    return Measurement("grid pointing game", np.mean(shares, axis=0), True, chance=chance)
 
 
 def difull(
@@ -207,9 +242,9 @@ def difull(
     networks, and the logits put side by side: the logit of a cell's class depends on that cell alone, so
     whatever a method shows in another cell is false. One value per grid: the mean over its cells.
 
-    For methods of one layer, and for gradients of the input. It is no test of what it does not fit: methods
-    that mask the grid as a whole by the activations of a cell (Score-CAM), or lay maps of all layers
-    over each other (FullGrad).
+    For methods of one layer, and for gradients of the input. It does not fit methods that mask the grid as a
+    whole by the activations of a cell (Score-CAM), or add maps of all layers (FullGrad). The arguments are
+    those of `grid_pointing_game`.
     """
     layer = target_layer(model, images) if layer is None else layer
     made = image_grids(model, images, labels, n=n, grids=grids, confidence=confidence, seed=seed)
@@ -248,9 +283,7 @@ def _heat_by_cell(
     for cell in range(made.n**2):
         maps = explain(apart, made.images, targets, method=method, layer=f"cells.{cell}.{layer}").maps
         maps = np.abs(maps.astype(np.float64))
-        if maps.shape[1:] == tuple(
-            made.images.shape[2:]
-        ):  # of the input, whatever the layer: all cells at once
+        if maps.shape[1:] == tuple(made.images.shape[2:]):  # of the input: all cells at once
             tiles = maps.reshape(len(maps), made.n, maps.shape[1] // made.n, made.n, -1)
             return tiles.sum(axis=(2, 4)).reshape(len(maps), -1).T
         heat.append(maps.sum(axis=(1, 2)))
@@ -276,7 +309,7 @@ def _check_takes(model: nn.Module, made: ImageGrids) -> None:
         logits_of(model, made.images[:1])
     except (RuntimeError, ValueError, AssertionError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise SightlineError(
+        raise InputError(
             f"{type(model).__name__} cannot take {height}x{width} images ({reason}); the grid pointing game "
             "needs a classifier that is convolutional up to a pooling over any size"
         ) from error

@@ -1,4 +1,4 @@
-"""What the score does when the image is dimmed by its map, and whether the map adds up to what it does.
+"""How the score changes when the image is dimmed by its map, and whether the map adds up to that change.
 
 Average drop and increase: Chattopadhay 2018 (Grad-CAM++). Infidelity and sensitivity: Yeh 2019.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from sightline.attribution.methods import function_name
 from sightline.faithfulness.deletion_insertion import normal_noise
 from sightline.faithfulness.imputation import Fill, mean, zero
 from sightline.faithfulness.measurement import (
@@ -17,7 +18,6 @@ from sightline.faithfulness.measurement import (
     as_maps,
     check_at_least,
     check_images,
-    name_of,
     score_variants,
 )
 
@@ -33,15 +33,21 @@ def average_drop(
 ) -> Measurement:
     """max(0, Y - O) / Y, Y the score of the image and O that of the image times its map; lower is better.
 
-    images: float (B, C, H, W); maps: (B, H, W), scaled here to [0, 1] by ReLU and their own maximum.
-    Where the map is 0 stands the fill. The score must be positive: a probability, not a logit. An
-    image with Y = 0 has nothing to lose: 0. A map that covers much of the image keeps much of the score,
-    right or wrong: read this beside the controls.
+    An image with Y = 0 has nothing to lose: 0. A map that covers much of the image keeps much of the score,
+    right or wrong: compare this with the baseline maps.
+
+    Args:
+        score: The number to watch; it must be positive: a probability, not a logit.
+        images: Float (B, C, H, W).
+        maps: (B, H, W), scaled here to [0, 1] by ReLU and their own maximum.
+        fill: What shows where the map is 0.
+        seed: Of the fill's noise.
+        batch_size: Images in one pass; it does not change the result.
     """
     before, after = _dimmed(score, images, maps, fill, seed, batch_size)
     lost = np.maximum(0, before - after)
     drop = np.divide(lost, before, out=np.zeros_like(lost), where=before > 0)
-    return Measurement("average drop", drop, False, fill=name_of(fill))
+    return Measurement("average drop", drop, False, fill=function_name(fill))
 
 
 def average_increase(
@@ -55,10 +61,10 @@ def average_increase(
 ) -> Measurement:
     """1 if the image times its map scores higher than the image (O > Y), else 0; higher is better.
 
-    Otherwise as `average_drop`, for any score.
+    The arguments are those of `average_drop`, with any score.
     """
     before, after = _dimmed(score, images, maps, fill, seed, batch_size)
-    return Measurement("average increase", (after > before).astype(float), True, fill=name_of(fill))
+    return Measurement("average increase", (after > before).astype(float), True, fill=function_name(fill))
 
 
 def _dimmed(
@@ -92,12 +98,19 @@ def infidelity(
 ) -> Measurement:
     """E (b sum of the map over S - (f(x) - f(x without S)))^2 over random squares S; lower is better.
 
-    images: float (B, C, H, W); maps: (B, H, W), signed or not, read as what each pixel adds to the
-    score. Yeh 2019, definition 2.1, with its removal of squares: `samples` squares per image, of a side
-    from an eighth to half of the image's shorter one, replaced by the fill. b >= 0 is the scale of the
-    image's map that fits best, so that only the pattern counts; a map that points the wrong way gets
-    b = 0, which scores as a map of zeros. In units of the score, squared; logits make the
-    comparison of a sum with a difference meaningful.
+    Yeh 2019, definition 2.1, with its removal of squares: of a side from an eighth to half of the image's
+    shorter one, replaced by the fill. b >= 0 is the scale of the image's map that fits best, so that only the
+    pattern counts; a map with the wrong sign gets b = 0, which scores as a map of zeros. In units of the
+    score, squared; logits make the comparison of a sum with a difference meaningful.
+
+    Args:
+        score: The number to watch, f.
+        images: Float (B, C, H, W).
+        maps: (B, H, W), signed or not, read as what each pixel adds to the score.
+        fill: What replaces removed pixels.
+        samples: Squares per image.
+        seed: Of the squares, and of the fill's noise.
+        batch_size: Variants of images in one pass; it does not change the result.
     """
     check_at_least("samples", samples, 1)
     images = check_images(images)
@@ -113,12 +126,12 @@ def infidelity(
 
     # Sample 0 is no square at all: the image itself.
     scores = score_variants(score, vary, images=len(images), steps=samples + 1, batch_size=batch_size)
-    told = _sums(heat, *corners[:, :, 1:])  # (B, samples)
+    predicted = _sums(heat, *corners[:, :, 1:])  # (B, samples)
     found = scores[:, :1] - scores[:, 1:]
-    power = (told**2).mean(axis=1)
-    fit = np.divide((told * found).mean(axis=1), power, out=np.zeros_like(power), where=power > 0)
-    error = (np.maximum(fit, 0)[:, None] * told - found) ** 2
-    return Measurement("infidelity", error.mean(axis=1), False, fill=name_of(fill))
+    power = (predicted**2).mean(axis=1)
+    fit = np.divide((predicted * found).mean(axis=1), power, out=np.zeros_like(power), where=power > 0)
+    error = (np.maximum(fit, 0)[:, None] * predicted - found) ** 2
+    return Measurement("infidelity", error.mean(axis=1), False, fill=function_name(fill))
 
 
 def _squares(count: int, size: tuple[int, int], samples: int, seed: int) -> np.ndarray:

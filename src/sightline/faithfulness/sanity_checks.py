@@ -1,12 +1,11 @@
-"""How much a map changes when the image hardly does (Yeh 2019).
-
-A network's weights drawn anew in a copy: the untrained twin, and the cascade from the top.
+"""Do maps depend on the model, and not on noise: randomised weights, and small changes of the image.
 
 A method whose maps stay the same when the weights are gone shows the image, not the model (Adebayo
 2018). Maps of unrelated things are alike to some degree too (Binder 2023, Hedstrom 2023), so the
-similarity stands beside that of maps of different images under the trained model.
+similarity is compared with that of maps of different images under the trained model. Sensitivity is how much
+a map changes when the image hardly does (Yeh 2019).
 
-How alike two sets of maps are, image by image. A similarity is a function `(a, b) -> (B,)`, 1 if alike.
+A similarity of maps is a function `(a, b) -> (B,)` of two sets of them, image by image, 1 if they are alike.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ import torch
 from torch import nn
 
 from sightline.attribution import explain
-from sightline.errors import SightlineError
+from sightline.errors import InputError
 from sightline.faithfulness.measurement import (
     Classes,
     Measurement,
@@ -76,17 +75,18 @@ def _scaled(maps: np.ndarray) -> np.ndarray:
 Similarity = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
-def untrained_twin(model: nn.Module, *, seed: int = 0) -> nn.Module:
+def untrained_copy(model: nn.Module, *, seed: int = 0) -> nn.Module:
     """Return a copy of the model with all weights drawn anew from the seed; the model stays as it is.
 
     Each layer draws by its own `reset_parameters`; weights that no such function covers are shuffled.
 
-    Raises SightlineError if the model has no weights.
+    Raises:
+        InputError: The model has no weights.
     """
-    twin = copy.deepcopy(model)
-    for position, layer in enumerate(_layers_to_redraw(twin)):
+    untrained = copy.deepcopy(model)
+    for position, layer in enumerate(_layers_to_redraw(untrained)):
         _redraw(layer, seed=seed, position=position)
-    return twin
+    return untrained
 
 
 def randomization(
@@ -102,31 +102,40 @@ def randomization(
 ) -> Measurement:
     """Similarity of the maps to their own as layers are re-initialised from the top; lower is better.
 
-    images: float (B, C, H, W), at least two. targets: None (the class the trained model predicts), one
-    for all, or one per image. The layers, in the order in which the model names them, are drawn anew
-    from the last to the first, in at most `steps` groups of about equal size. `curve` (B, S) is the
-    similarity of the raw maps before, and after each group; `shares` (S,) the share of layers drawn
-    anew, 0 to 1; `values` the end of the curve. `baseline` is the similarity to the next image's map:
-    a method that shows the model falls to about that.
+    The layers, in the order in which the model names them, are drawn anew from the last to the first.
 
-    Raises SightlineError if there are fewer than two images, or the model has no weights.
+    Args:
+        model: A classifier; it stays as it is.
+        images: Float (B, C, H, W), at least two.
+        targets: None (the class the trained model predicts), one for all, or one per image.
+        method: As for `explain`.
+        layer: As for `explain`.
+        similarity: Of maps.
+        steps: Groups of layers of about equal size, at most.
+        seed: Of the weights.
+
+    Returns:
+        curve (B, S): the similarity of the raw maps before, and after each group. shares (S,): the share of
+        layers drawn anew, 0 to 1. values: the end of the curve. chance: the similarity to the next image's
+        map; a method that shows the model falls to about that.
+
+    Raises:
+        InputError: There are fewer than two images, or the model has no weights.
     """
     images = check_images(images)
     check_at_least("steps", steps, 1)
     if len(images) < 2:
-        raise SightlineError(
-            "there is 1 image; randomization needs 2 or more, to compare maps of different ones"
-        )
+        raise InputError("there is 1 image; randomization needs 2 or more, to compare maps of different ones")
     classes = logits_of(model, images).argmax(dim=1) if targets is None else as_classes(targets, len(images))
     chosen = {"method": method, "layer": name_in(model, layer)}
     own = explain(model, images, classes, **chosen).maps  # (B, h, w)
-    twin = copy.deepcopy(model)
-    top_down = list(enumerate(_layers_to_redraw(twin)))[::-1]
+    randomized = copy.deepcopy(model)
+    top_down = list(enumerate(_layers_to_redraw(randomized)))[::-1]
     curve, shares = [similarity(own, own)], [0.0]
     for group in np.array_split(np.arange(len(top_down)), min(steps, len(top_down))):
         for position, module in (top_down[index] for index in group):
             _redraw(module, seed=seed, position=position)
-        curve.append(similarity(own, np.nan_to_num(explain(twin, images, classes, **chosen).maps)))
+        curve.append(similarity(own, np.nan_to_num(explain(randomized, images, classes, **chosen).maps)))
         shares.append((group[-1] + 1) / len(top_down))
     return Measurement(
         "randomization",
@@ -134,7 +143,7 @@ def randomization(
         False,
         curve=np.stack(curve, axis=1),
         shares=np.array(shares),
-        baseline=similarity(own, np.roll(own, 1, axis=0)),
+        chance=similarity(own, np.roll(own, 1, axis=0)),
     )
 
 
@@ -151,7 +160,7 @@ def _layers_to_redraw(model: nn.Module) -> list[nn.Module]:
         if hasattr(module, "reset_parameters") or any(True for _ in module.parameters(recurse=False))
     ]
     if not found:
-        raise SightlineError(f"{type(model).__name__} has no weights, so there is no untrained twin of it")
+        raise InputError(f"{type(model).__name__} has no weights, so no untrained copy of it can be made")
     return found
 
 
@@ -185,10 +194,18 @@ def sensitivity(
 ) -> Measurement:
     """max |map(x + noise) - map(x)| / |map(x)| over noise of at most `radius` per value; lower is better.
 
-    images: float (B, C, H, W). targets: None (the class predicted for the clean image), one for all, or
-    one per image. Yeh 2019, definition 2.3 with the Frobenius norm, in units of the map's own
-    norm, on raw maps: the largest over `samples` draws of uniform noise. A map of zeros gets 0 if it
-    stays so, and 1 if it does not.
+    Yeh 2019, definition 2.3 with the Frobenius norm, in units of the map's own norm, on raw maps. A map of
+    zeros gets 0 if it stays so, and 1 if it does not.
+
+    Args:
+        model: A classifier.
+        images: Float (B, C, H, W).
+        targets: None (the class predicted for the clean image), one for all, or one per image.
+        method: As for `explain`.
+        layer: As for `explain`.
+        radius: Of the uniform noise, in units of the images.
+        samples: Draws of noise; the largest change counts.
+        seed: Of the noise.
     """
     check_at_least("samples", samples, 1)
     check_at_least("radius", radius, 0)
@@ -198,10 +215,8 @@ def sensitivity(
     rng = np.random.default_rng(seed)
     largest = np.zeros(len(images))
     for _ in range(samples):
-        noise = (
-            torch.from_numpy(rng.uniform(-radius, radius, images.shape)).to(images.dtype).to(images.device)
-        )
-        maps = explain(model, images + noise, classes, method=method, layer=layer).maps
+        noise = torch.from_numpy(rng.uniform(-radius, radius, images.shape)).to(images.dtype)
+        maps = explain(model, images + noise.to(images.device), classes, method=method, layer=layer).maps
         largest = np.maximum(largest, np.linalg.norm(maps - own, axis=(1, 2)))
     norm = np.linalg.norm(own, axis=(1, 2)).astype(np.float64)
     values = np.divide(largest, norm, out=(largest > 0).astype(float), where=norm > 0)

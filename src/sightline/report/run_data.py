@@ -25,6 +25,8 @@ from pydantic.dataclasses import dataclass as checked
 
 from sightline.audit import Audit, Evidence, make_audit, read_audit
 from sightline.errors import DamagedFileError, NotFoundError, SightlineError
+from sightline.faithfulness.result import FILE as FAITHFULNESS_FILE
+from sightline.faithfulness.result import FaithfulnessResult, read_faithfulness
 from sightline.predictions.table import Predictions, read_predictions
 
 T = TypeVar("T")
@@ -154,7 +156,7 @@ class RunData:
         samples: Training images.
         method, method_name, main_layer: Of the heat maps: to be read, to be typed, where they are from.
         explained: "mistakes" and "correct", where they hold an image.
-        faithfulness: faithfulness.json as it is.
+        faithfulness: faithfulness.json; None without it.
         probability: (E, N_train) of the label in each epoch, NaN where unseen.
     """
 
@@ -176,7 +178,7 @@ class RunData:
     method_name: str
     main_layer: str
     explained: dict[str, ExplainedImages]
-    faithfulness: dict[str, Any]
+    faithfulness: FaithfulnessResult | None
     probability: np.ndarray | None
 
     @property
@@ -224,7 +226,7 @@ def read_run(run_folder: str | Path) -> RunData:
         method_name=explained.name,
         main_layer=explained.main_layer,
         explained=(_read(folder / "explanations.npz", _explained) or {}) if explained.method else {},
-        faithfulness=_json(folder / "faithfulness.json", "methods", "measures", "best", "layer"),
+        faithfulness=_read(folder / FAITHFULNESS_FILE, lambda path: read_faithfulness(path.parent)),
         probability=_read(folder / "dynamics.npz", _probability) if audited else None,
     )
     _check(run, folder)

@@ -12,10 +12,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from sightline.attribution import METHODS, explain, explain_layers, target_layer
+from sightline.attribution import explain, explain_layers, target_layer
+from sightline.attribution.methods import find_method
 from sightline.audit import check_planted
 from sightline.data import Dataset, Split, preview_augmentation
-from sightline.errors import InputError, SightlineError, nearest
+from sightline.errors import InputError
 from sightline.files import write_atomic, write_text
 from sightline.models import to_float
 from sightline.predictions import (
@@ -29,25 +30,33 @@ from sightline.predictions import (
 )
 from sightline.predictions.metrics import measure as measure_metric
 from sightline.training import Recipe
-from sightline.training.recipe import AnalysisSection
 
 
-def check_methods(wanted: AnalysisSection) -> None:
-    """Raise SightlineError for a method that is not known, or "auto" with nothing to choose from."""
+def check_methods(recipe: Recipe) -> None:
+    """Check the methods that the recipe names.
+
+    Raises:
+        InputError: A method is not known, or is "auto" with nothing to choose from.
+        UntrustedError: A method is a function that must not be imported.
+    """
+    wanted = recipe.analysis
     if wanted.method == "auto" and not (wanted.compare_images and wanted.compare):
-        raise SightlineError(
+        raise InputError(
             "recipe: analysis.method is 'auto', which chooses among the methods compared; set "
             "analysis.compare_images to 2 or more, or name a method"
         )
     for name in (*wanted.compare, *([] if wanted.method == "auto" else [wanted.method])):
-        if name not in METHODS:
-            raise SightlineError(f"recipe: method {name!r} is not known; {nearest(name, list(METHODS))}")
+        try:
+            find_method(name, trust=recipe.trust(name))
+        except InputError as error:
+            raise InputError(f"recipe: {error}") from error
 
 
 def explained_layers(model: nn.Module, data: Dataset, recipe: Recipe) -> list[str]:
     """Return the layers that the recipe explains, the main one first; tried out on one image.
 
-    Raises SightlineError for a layer that the model does not have or that has no map.
+    Raises:
+        InputError: The model does not have such a layer, or it has no map.
     """
     first = pictures(data.test, np.arange(1))
     main = recipe.analysis.layer or target_layer(model, first)

@@ -29,7 +29,7 @@ from sightline.predictions.inference import predict_tta_shared
 from sightline.report import write_report
 from sightline.runs.analysis import check_methods, explain_galleries, explained_layers, measure, sample_images
 from sightline.runs.audit_stage import keep_audit
-from sightline.runs.faithfulness_stage import measure_belief
+from sightline.runs.faithfulness_stage import measure_faithfulness
 from sightline.runs.find_lr import settle_lr
 from sightline.runs.run_folder import (
     Run,
@@ -111,7 +111,7 @@ def _start(recipe: Recipe, out: str | Path | None, device: str) -> Run:
     resolved = recipe.model_copy(update={"data": recipe.data.model_copy(update=_absolute(recipe))})
     data = recipe_data(resolved)
     preview_augmentation(data, resolved.make_augmentation(data.mean.tolist()), [0])
-    check_methods(resolved.analysis)
+    check_methods(resolved)
     model = recipe_model(resolved, data)
     check_outputs(model, data, torch.device("cpu"))
     explained_layers(model, data, resolved)
@@ -192,6 +192,7 @@ def _keep(run: Run, model: nn.Module, data: Dataset, history: History) -> None:
 
 def analyze(run: Run, data: Dataset, *, device: str = "auto") -> Predictions:
     """Predict the test split, rank and explain the mistakes; write predictions, metrics, explanations."""
+    check_methods(run.recipe)
     place = choose_device(device)
     trusted = run.recipe.trusted_modules
     model, card = distributed.leader_does(lambda: load_model(run.folder, trust=trusted))
@@ -221,8 +222,8 @@ def _analyze(
     layers = explained_layers(model, data, run.recipe)
     wanted, method = run.recipe.analysis, run.recipe.analysis.method
     if wanted.compare_images:
-        found = measure_belief(run.folder, model, data, predictions, run.recipe, layer=layers[0])
-        method = found["best"] if method == "auto" else method
+        found = measure_faithfulness(run.folder, model, data, predictions, run.recipe, layer=layers[0])
+        method = found.best if method == "auto" else method
     explain_galleries(run.folder, model, data, predictions, run.recipe, layers=layers, method=method)
     sample_images(run.folder, data, run.recipe)
     seconds["explain"] = time.perf_counter() - started

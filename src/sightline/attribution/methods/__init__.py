@@ -113,13 +113,13 @@ def takes_context(method: Method) -> TypeGuard[ContextMethod]:
     demanded = [p for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is p.empty]
     if len(required) not in (1, 2) or demanded:
         raise InputError(
-            f"method {method_name(method)} has {len(required) + len(demanded)} parameters without default; "
+            f"method {function_name(method)} has {len(required) + len(demanded)} parameters without default; "
             "a method takes (activations, gradients), or (context)"
         )
     return len(required) == 1
 
 
-def method_name(method: Method) -> str:
+def function_name(function: Callable) -> str:
     """Return the name to show: of the function inside a partial, or of a class."""
-    method = getattr(method, "func", method)
-    return getattr(method, "__name__", type(method).__name__)
+    function = getattr(function, "func", function)
+    return getattr(function, "__name__", type(function).__name__)

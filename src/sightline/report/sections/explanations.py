@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
+from sightline.faithfulness.result import BETTER_THAN_EVERY_BASELINE, FaithfulnessResult, Planted
 from sightline.report.blocks import (
     Block,
     Column,
@@ -36,7 +34,6 @@ FAITHFULNESS = Heading(
     *("Can these maps be believed?", "faithfulness", "Where it looked"),
     terms=("Faithful map", "Baseline map", "Deletion, insertion", "ROAD", "Grid pointing game"),
 )
-_TRUSTED = "better than every control"
 _SHOWN = 10  # mistakes with maps
 
 
@@ -127,20 +124,20 @@ def _cells(shown: ExplainedImages, layer: str) -> str:
 
 def faithfulness_section(run: RunData) -> Section | None:
     found = run.faithfulness
-    if not found:
+    if found is None:
         return None
     blocks: list[Block] = [_verdicts(found), _measures(found)]
     blocks += [Note(sentence) for sentence in _remarks(found)]
-    if planted := found.get("planted"):
-        skipped = [Note(f"{name}: {why}.") for name, why in planted.get("skipped", {}).items()]
+    if planted := found.planted:
+        skipped = [Note(f"{name}: {why}.") for name, why in planted.skipped.items()]
         blocks.append(Details("Every method next to the planted masks", (_planted(planted), *skipped)))
     blocks.append(Details("Every measure next to every baseline map", (_baselines(found),)))
-    if found.get("preflight"):
-        blocks.append(Details("What this model allows", tuple(Note(line) for line in found["preflight"])))
+    if found.preflight:
+        blocks.append(Details("What this model allows", tuple(Note(line) for line in found.preflight)))
     lead = (
-        f"{plural(len(found['methods']), 'method was', 'methods were')} compared at layer {found['layer']} "
-        f"on {plural(found['images'], 'test image')}. The most faithful to the model is {found['best']}: "
-        f"{found['methods'][0]['verdict']}."
+        f"{plural(len(found.methods), 'method was', 'methods were')} compared at layer {found.layer} "
+        f"on {plural(found.images, 'test image')}. The most faithful to the model is {found.best}: "
+        f"{found.methods[0].verdict}."
     )
     return Section(FAITHFULNESS, lead, tuple(blocks))
 
@@ -148,45 +145,44 @@ def faithfulness_section(run: RunData) -> Section | None:
 def maps_doubt(run: RunData) -> str:
     """Return a sentence on why not to believe the maps of the page, or "" if they beat every baseline map."""
     found = run.faithfulness
-    if not found:
+    if found is None:
         return ""
-    ranked = found["coincide"].get(run.method_name, run.method_name)
-    verdicts = {method["name"]: method["verdict"] for method in found["methods"]}
-    verdict = verdicts.get(ranked, _TRUSTED)
-    if verdict == _TRUSTED:
+    verdict = found.verdict(run.method_name)
+    if verdict in (None, BETTER_THAN_EVERY_BASELINE):
         return ""
     doubt = (
-        f"Do not trust the heat maps of this page as they are: on {plural(found['images'], 'image')} "
+        f"Do not trust the heat maps of this page as they are: on {plural(found.images, 'image')} "
         f"{run.method} was {verdict}."
     )
-    if verdicts.get(found["best"]) != _TRUSTED:
+    if found.verdict(found.best) != BETTER_THAN_EVERY_BASELINE:
         return doubt
-    return f"{doubt} {found['best']} was {_TRUSTED}: use it with --set analysis.method={found['best']}."
+    better = f"{found.best} was {BETTER_THAN_EVERY_BASELINE}"
+    return f"{doubt} {better}: use it with --set analysis.method={found.best}."
 
 
-def _verdicts(found: Mapping[str, Any]) -> Table:
+def _verdicts(found: FaithfulnessResult) -> Table:
     caption = (
         "The best method first. Each is compared with baseline maps that cannot know the answer: a random "
         "one, a centred blob, the edges of the picture, the map of another class, and the map of an "
         "untrained copy of the model."
     )
-    rows = tuple((method["name"], method["verdict"]) for method in found["methods"])
+    rows = tuple((method.name, method.verdict) for method in found.methods)
     return Table(caption, (Column("Method"), Column("Verdict")), rows)
 
 
-def _measures(found: Mapping[str, Any]) -> Table:
-    measures = found["measures"]
+def _measures(found: FaithfulnessResult) -> Table:
+    measures = found.measures
     columns = [Column("Method")]
     for measure in measures:
-        arrow = "↑" if measure["higher_is_better"] else "↓"
-        columns.append(Column(f"{_spaced(measure['name'])} {arrow}", numeric=True))
+        arrow = "↑" if measure.higher_is_better else "↓"
+        columns.append(Column(f"{_spaced(measure.name)} {arrow}", numeric=True))
     columns.append(Column("ms per image", numeric=True))
     rows = []
-    for method in found["methods"]:
-        values = [method["values"][measure["name"]] for measure in measures]
+    for method in found.methods:
+        values = [method.values[measure.name] for measure in measures]
         cells = [interval_text(*value) for value in values]
-        rows.append((method["name"], *cells, number(method["ms_per_image"])))
-    fills = "; ".join(f"{_spaced(m['name'])}: {_spaced(m['fill'])}" for m in measures if m.get("fill"))
+        rows.append((method.name, *cells, number(method.ms_per_image)))
+    fills = "; ".join(f"{_spaced(m.name)}: {_spaced(m.fill)}" for m in measures if m.fill)
     caption = (
         "Mean over the images with its 95\u00a0% interval. ↓: lower is better, ↑: higher is better. What "
         f"replaces removed pixels: {fills}."
@@ -198,31 +194,31 @@ def _spaced(name: str) -> str:
     return name.replace("_", " ")
 
 
-def _remarks(found: Mapping[str, Any]) -> list[str]:
+def _remarks(found: FaithfulnessResult) -> list[str]:
     remarks = []
-    if found["tied"]:
+    if found.tied:
         remarks.append(
-            f"Not different from {found['best']}, as far as these images tell: {', '.join(found['tied'])}."
+            f"Not different from {found.best}, as far as these images tell: {', '.join(found.tied)}."
         )
     groups: dict[str, list[str]] = {}
-    for name, other in found["coincide"].items():
+    for name, other in found.coincide.items():
         groups.setdefault(other, []).append(name)
     remarks += [
         f"The same maps as {other} on this model, and so not ranked: {', '.join(names)}."
         for other, names in groups.items()
     ]
-    remarks += [f"{name} was left out: {reason}." for name, reason in found["skipped"].items()]
-    if game := found.get("grid"):
+    remarks += [f"{name} was left out: {reason}." for name, reason in found.skipped.items()]
+    if game := found.grid:
         remarks.append(
-            f"Grid pointing game: in {plural(game['n'], 'grid')} of four test images, "
-            f"{percent(game['mean'], digits=0)} of the positive map of {game['method']} fell on the image "
-            f"of its class ({percent(game['low'], digits=0)} to {percent(game['high'], digits=0)}; expected "
-            f"by chance {percent(game['chance'], digits=0)})."
+            f"Grid pointing game: in {plural(game.n, 'grid')} of four test images, "
+            f"{percent(game.mean, digits=0)} of the positive map of {game.method} fell on the image "
+            f"of its class ({percent(game.low, digits=0)} to {percent(game.high, digits=0)}; expected "
+            f"by chance {percent(game.chance, digits=0)})."
         )
     return remarks
 
 
-def _planted(planted: Mapping[str, Any]) -> Table:
+def _planted(planted: Planted) -> Table:
     columns = (
         Column("Method"),
         Column("Maximum on the object", numeric=True),
@@ -230,12 +226,12 @@ def _planted(planted: Mapping[str, Any]) -> Table:
         Column("Heat on the mark", numeric=True),
     )
     rows = tuple(
-        (row["name"], *(_share(row[key]) for key in ("pointing", "energy", "on_mark")))
-        for row in [*planted["methods"], planted["even"]]
+        (row.name, _share(row.pointing), _share(row.energy), _share(row.on_mark))
+        for row in [*planted.methods, planted.even]
     )
     caption = (
-        f"Compared with the planted masks, on {plural(planted['objects'], 'image')} without a mark that the "
-        f"model gets right, and {plural(planted['fooled'], 'image')} with a mark that it takes for the "
+        f"Compared with the planted masks, on {plural(planted.objects, 'image')} without a mark that the "
+        f"model gets right, and {plural(planted.fooled, 'image')} with a mark that it takes for the "
         "class of the mark. Where the model decides by the mark, a faithful map lies on it."
     )
     return Table(caption, columns, rows)
@@ -245,7 +241,7 @@ def _share(value: float | None) -> str:
     return "–" if value is None else percent(value, digits=0)
 
 
-def _baselines(found: Mapping[str, Any]) -> Table:
+def _baselines(found: FaithfulnessResult) -> Table:
     columns = (
         Column("Method"),
         Column("Measure"),
@@ -256,14 +252,14 @@ def _baselines(found: Mapping[str, Any]) -> Table:
     )
     rows = tuple(
         (
-            row["method"],
-            _spaced(row["measure"]),
-            row["control"],
-            number(row["mean"]),
-            interval_text(row["difference"], row["low"], row["high"], sign=True),
-            row["word"],
+            row.method,
+            _spaced(row.measure),
+            row.baseline,
+            number(row.mean),
+            interval_text(row.difference, row.low, row.high, sign=True),
+            row.word,
         )
-        for row in found["controls"]
+        for row in found.baselines
     )
     return Table(
         "Paired differences over the same images, with 95\u00a0% bootstrap intervals.", columns, rows

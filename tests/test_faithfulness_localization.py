@@ -1,24 +1,22 @@
-"""Measures that explain again: randomisation, sensitivity, grids of images, disconnected cells."""
+"""Heat in masks, the pointing game, grids of images: by hand, by loops, and where the answer is known."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 import torch
-from attribution_nets import Staged, nonlinear, pictures, pooled, seeded
+from attribution_nets import Staged, pictures, pooled, seeded
 from torch import nn
 
-from sightline.attribution import explain
 from sightline.errors import SightlineError
 from sightline.faithfulness import (
     difull,
+    energy_in_mask,
     grid_pointing_game,
+    heat_in_masks,
     image_grids,
+    pointing_game,
     randomization,
-    sensitivity,
-    spearman,
-    ssim,
-    untrained_twin,
 )
 
 
@@ -69,89 +67,49 @@ def assert_untouched(model: nn.Module, before: tuple) -> None:
     assert all(weight.grad is None and weight.requires_grad for weight in model.parameters())
 
 
-def test_an_untrained_twin_is_drawn_from_its_seed_and_leaves_the_model_alone():
-    model = seeded(Staged).train()
-    before = snapshot(model)
-    twin, again, other = untrained_twin(model), untrained_twin(model), untrained_twin(model, seed=1)
-    assert_untouched(model, before)
-    for name, weight in twin.named_parameters():
-        assert torch.equal(weight, again.get_parameter(name))
-        if weight.ndim > 1:
-            assert not torch.equal(weight, model.get_parameter(name))
-            assert not torch.equal(weight, other.get_parameter(name))
-    assert torch.equal(twin.get_buffer("stem.1.running_mean"), torch.zeros(4))
+def test_heat_in_masks_is_the_share_of_positive_heat_and_of_a_flat_map_the_share_of_the_area():
+    maps = np.array([[[3.0, -5], [1, 0]], [[0, 0], [0, -1]], [[0, 0], [0, 2]]])
+    masks = np.array([[[1, 1], [0, 0]], [[1, 0], [0, 0]], [[0, 0], [0, 0]]], dtype=bool)
+    assert heat_in_masks(maps, masks).tolist() == [0.75, 0.25, 0]
+    found = energy_in_mask(torch.from_numpy(maps[:2]), torch.from_numpy(masks[:2]))
+    assert found.values.tolist() == [0.75, 0.25]
+    assert found.chance.tolist() == [0.5, 0.25]
 
 
-def test_layers_of_one_shape_get_different_weights_and_odd_weights_are_shuffled():
-    class Odd(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.first, self.second = nn.Linear(4, 4), nn.Linear(4, 4)
-            self.scale = nn.Parameter(torch.arange(50.0))
-
-    model = Odd()
-    twin = untrained_twin(model)
-    assert not torch.equal(twin.first.weight, twin.second.weight)
-    assert not torch.equal(twin.scale, model.scale)
-    assert torch.equal(twin.scale.sort().values, model.scale)
-    with pytest.raises(SightlineError, match="Identity has no weights, so there is no untrained twin of it"):
-        untrained_twin(nn.Identity())
+def test_the_pointing_game_asks_for_the_maximum_and_shares_ties():
+    maps = np.zeros((4, 3, 3))
+    maps[0, 1, 1], maps[0, 0, 0] = 2, 1
+    maps[1, 0, 0] = 1
+    maps[2, 0, 0] = maps[2, 1, 1] = 1
+    maps[3] = -1  # nothing positive: any pixel will do
+    masks = np.zeros((4, 3, 3), dtype=bool)
+    masks[:, 1, 1] = True
+    found = pointing_game(maps, masks)
+    assert found.values == pytest.approx([1, 0, 0.5, 1 / 9])
+    assert found.chance == pytest.approx([1 / 9] * 4)
 
 
-@pytest.mark.parametrize("similarity", [spearman, ssim])
-def test_randomization_goes_from_the_model_to_its_untrained_twin(similarity):
-    model, images = seeded(Staged), pictures(4, 24)
-    before = snapshot(model)
-    found = randomization(model, images, 2, method=hires, layer="layer2", steps=3, similarity=similarity)
-    assert_untouched(model, before)
-    own = explain(model, images, 2, method=hires, layer="layer2").maps
-    twin = explain(untrained_twin(model), images, 2, method=hires, layer="layer2").maps
-    assert found.curve.shape == (4, 4)
-    assert found.curve[:, 0] == pytest.approx([1] * 4)
-    assert found.values == pytest.approx(similarity(own, twin), abs=1e-6)
-    assert found.curve[:, -1].tolist() == found.values.tolist()
-    # 11 layers have weights: 5 convolutions with their batch norms, and the head.
-    assert found.shares == pytest.approx([0, 4 / 11, 8 / 11, 1])
-    assert found.baseline == pytest.approx(similarity(own, own[[3, 0, 1, 2]]))
+def test_the_tolerance_of_the_pointing_game_is_a_disc_around_the_mask():
+    masks = np.zeros((1, 7, 7), dtype=bool)
+    masks[0, 3, 3] = True
+    hits = np.zeros((7, 7))
+    for i in range(7):
+        for j in range(7):
+            maps = np.zeros((1, 7, 7))
+            maps[0, i, j] = 1
+            hits[i, j] = pointing_game(maps, masks, tolerance=2).values[0]
+            assert hits[i, j] == ((i - 3) ** 2 + (j - 3) ** 2 <= 4)
+    found = pointing_game(hits[None], masks, tolerance=2)
+    assert found.chance[0] == pytest.approx(hits.mean())
 
 
-def test_randomization_starts_at_the_top():
-    model, images = seeded(Staged), pictures(2, 24)
-    found = randomization(model, images, 1, method=activity, layer="layer1", steps=11)
-    # The activations of layer1 do not know what happens above: 6 layers and a head of 7 of the 11.
-    assert found.curve[:, 1:8] == pytest.approx(np.ones((2, 7)))
-    assert (found.curve[:, 8] < 0.999).all()
-
-
-def test_randomization_of_a_method_that_ignores_the_weights_stays_at_one():
-    found = randomization(seeded(nonlinear), pictures(3), method=uniform, layer="1", steps=2)
-    assert found.curve.tolist() == [[1, 1, 1]] * 3
-
-
-def test_randomization_of_one_image_has_no_baseline():
-    with pytest.raises(SightlineError, match="there is 1 image; randomization needs 2 or more"):
-        randomization(seeded(nonlinear), pictures(1))
-
-
-def test_sensitivity_of_a_constant_explanation_is_zero():
-    found = sensitivity(seeded(nonlinear), pictures(2), method=uniform, layer="4", samples=3)
-    assert found.values.tolist() == [0, 0]
-    assert not found.higher_is_better
-
-
-def test_sensitivity_equals_a_loop_over_draws_and_keeps_the_class_of_the_clean_image():
-    model, images = seeded(nonlinear), pictures(3)
-    found = sensitivity(model, images, method=hires, layer="4", radius=0.2, samples=4, seed=5)
-    clean = explain(model, images, method=hires, layer="4")
-    rng, largest = np.random.default_rng(5), np.zeros(3)
-    for _ in range(4):
-        noise = torch.from_numpy(rng.uniform(-0.2, 0.2, images.shape)).float()
-        for i in range(3):
-            seen = (images + noise)[i : i + 1]
-            maps = explain(model, seen, int(clean.targets[i]), method=hires, layer="4").maps
-            largest[i] = max(largest[i], np.sqrt(((maps[0] - clean.maps[i]) ** 2).sum()))
-    assert found.values == pytest.approx(largest / np.sqrt((clean.maps**2).sum(axis=(1, 2))), rel=1e-4)
-    assert (found.values > 0).all()
+def test_empty_and_misfitting_masks_are_named():
+    masks = np.zeros((2, 3, 3), dtype=bool)
+    masks[0, 0, 0] = True
+    with pytest.raises(SightlineError, match="mask 1 is empty, as 1 of 2 are; leave those images out"):
+        pointing_game(np.zeros((2, 3, 3)), masks)
+    with pytest.raises(SightlineError, match=r"masks are \(2, 3, 3\) and maps \(1, 3, 3\); pass one mask"):
+        energy_in_mask(np.zeros((1, 3, 3)), masks)
 
 
 def test_grids_hold_distinct_confident_classes_and_use_an_image_once():
@@ -174,7 +132,7 @@ def test_uniform_maps_play_the_grid_pointing_game_at_chance():
     images, labels = colours()
     found = grid_pointing_game(colour_net(), images, labels, method=uniform, layer="1")
     assert found.values == pytest.approx([0.25] * 3)
-    assert found.baseline.tolist() == [0.25] * 3
+    assert found.chance.tolist() == [0.25] * 3
 
 
 def test_a_model_that_tells_colours_apart_wins_the_grid_pointing_game():
