@@ -86,9 +86,10 @@ def test_every_public_name_of_a_room_is_there_and_is_not_a_module(room):
 
 def test_the_facade_is_this_list_of_names():
     assert sorted(sightline.__all__) == [
-        "Audit", "Augmentation", "Dataset", "Explanation", "History", "METHODS", "MODELS", "OPTIMIZERS",
-        "Predictions", "RECIPES", "Run", "SCHEDULES", "SightlineError", "Split", "audit_run", "class_maps",
-        "compare_methods", "compare_runs", "create_model", "explain", "explain_difference",
+        "Audit", "Augmentation", "Callback", "Dataset", "Explanation", "History", "METHODS", "MODELS",
+        "OPTIMIZERS", "Predictions", "RECIPES", "Run", "SCHEDULES", "SightlineError", "Split",
+        "audit_run", "class_maps", "compare_methods", "compare_runs", "create_model", "explain",
+        "explain_difference",
         "find_learning_rate", "fit", "load_data", "load_recipe", "load_run", "make_audit",
         "plot_class_accuracy",
         "plot_confusion", "plot_curves", "plot_explanations", "plot_images", "plot_learning_rate",

@@ -36,6 +36,7 @@ from .runs import run as run
 from .training import OPTIMIZERS as OPTIMIZERS
 from .training import RECIPES as RECIPES
 from .training import SCHEDULES as SCHEDULES
+from .training import Callback as Callback
 from .training import History as History
 from .training import find_learning_rate as find_learning_rate
 from .training import fit as fit
@@ -51,6 +52,7 @@ __all__ = [
     "SCHEDULES",
     "Audit",
     "Augmentation",
+    "Callback",
     "Dataset",
     "Explanation",
     "History",

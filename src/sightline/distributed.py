@@ -1,11 +1,10 @@
-"""The processes of one job: who this one is, what one does for all, what all put together.
+"""The processes of one job: who this one is, what one does for all, what all put together, how they train.
 
 A job is one process unless `torch.distributed` has been initialised: by :func:`joined`, which the command
 line calls under torchrun, or by whoever uses the package as a library. Process 0 leads: it alone reads and
-writes the run's folder and prints. A function here that waits for the others has to be called by all.
+writes the run's folder and logs. A function here that waits for the others has to be called by all.
 
-Training by several processes: each takes its part of every batch, and their gradients are averaged.
-
+In training each process takes its part of every batch, and their gradients are averaged.
 `DistributedDataParallel` takes the plain mean of the processes' gradients. Where a batch of n images is cut
 into parts of n_r for R processes, process r multiplies its mean loss by R n_r / n, the weight that its
 batches state, so that
@@ -33,7 +32,7 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from sightline.errors import SightlineError
+from sightline.errors import InputError, SightlineError
 
 if TYPE_CHECKING:
     from torch.distributed.distributed_c10d import Store
@@ -68,11 +67,11 @@ def own_device(device: torch.device) -> torch.device:
     if size() == 1 or device.type == "cpu":
         return device
     if device.type != "cuda" or device.index is not None:
-        raise SightlineError(
+        raise InputError(
             f"device '{device}' cannot serve {size()} processes; use cuda, which gives each its own, or cpu"
         )
     if (local := _local_rank()) >= torch.cuda.device_count():
-        raise SightlineError(
+        raise InputError(
             f"process {local} of this machine has no GPU of its own, there are {torch.cuda.device_count()}; "
             "start at most so many with --nproc-per-node, or use device cpu"
         )
@@ -146,7 +145,7 @@ def is_lost(error: BaseException) -> bool:
 def joined() -> Iterator[Callable[[], bool]]:
     """Join the group that the environment describes, as torchrun does, and leave it at the end.
 
-    Yields a function that is true for the first of the processes that calls it, the one to tell an error.
+    Yields a function that is true for the first of the processes that calls it, the one to print an error.
     A signal to end is treated as Ctrl-C is, so that it ends in a line too.
     """
     from torch.distributed.distributed_c10d import PrefixStore  # PyTorch can be built without
@@ -175,7 +174,7 @@ def joined() -> Iterator[Callable[[], bool]]:
 def _first(store: Store) -> bool:
     try:
         return store.add("sightline/failures", 1) == 1
-    except RuntimeError:  # the store has gone with its process: better told twice than not at all
+    except RuntimeError:  # the store has gone with its process: better printed twice than not at all
         return True
 
 
@@ -196,7 +195,7 @@ def _attempt(work: Callable[[], T]) -> tuple[T | None, Exception | None]:
 
 
 def _told(error: Exception | None) -> str | None:
-    """What the other processes are told of an error."""
+    """What the other processes hear of an error."""
     if error is None or isinstance(error, SightlineError):
         return str(error) if error else None
     return f"process {rank()} failed: {type(error).__name__}: {str(error).partition(chr(10))[0]}"

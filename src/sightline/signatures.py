@@ -112,12 +112,12 @@ def describe_problem(error: pydantic.ValidationError, known: Sequence[str], wher
     """Return the first problem of `error` in one line; known: the names that would have done there."""
     first = error.errors(include_url=False)[0]
     path = [str(part) for part in first["loc"]]
-    place = ".".join([where, *path]) if where and not where.endswith(" ") else where + ".".join(path)
+    key = ".".join([where, *path]) if where and not where.endswith(" ") else where + ".".join(path)
     if first["type"] == "extra_forbidden":
-        return f"{place} is not known; {nearest(path[-1], list(known)) if known else 'there are none'}"
+        return f"{key} is not known; {nearest(path[-1], list(known)) if known else 'there are none'}"
     if first["type"] == "missing":
-        return f"{place} is missing; it has no default"
+        return f"{key} is missing; it has no default"
     reason = first["msg"].removeprefix("Value error, ")
     value = repr(first["input"])
     shown = value if len(value) <= 200 else value[:200] + "..."
-    return f"{place} is {shown}; {reason[0].lower()}{reason[1:]}"
+    return f"{key} is {shown}; {reason[0].lower()}{reason[1:]}"

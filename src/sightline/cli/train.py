@@ -150,6 +150,6 @@ def find_lr(recipe, changes, trust, device, sweeps, trials, apply, out, as_json,
     lines = [describe_range_test(found), str(write_range_test(folder))]
     result = {name: getattr(found, name) for name in ("suggestion", "recommended", "suggestions", "ranges")}
     if target is not None:
-        lines.append(apply_lr(*target, found.suggestion))
+        lines.append(apply_lr(*target, found.suggestion, trust=trust))
         result["recipe"] = str(target[0])
     emit(result | {"folder": str(folder)}, as_json=as_json, text="\n".join(lines))

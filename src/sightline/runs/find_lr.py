@@ -6,13 +6,14 @@ import copy
 import dataclasses
 import logging
 import tomllib
+from collections.abc import Collection
 from pathlib import Path
 
 import tomlkit
 
 from sightline import distributed
 from sightline.data import Dataset
-from sightline.errors import SightlineError
+from sightline.errors import InputError
 from sightline.files import write_text
 from sightline.models import create_model
 from sightline.runs.run_folder import Run
@@ -47,7 +48,7 @@ def range_test(
     as much. What the recipe holds out to validate on is left out here too.
     """
     training = recipe.training
-    kept, _ = hold_out(data.train, training.validation, training.seed)  # (n,) places
+    kept, _ = hold_out(data.train, training.validation, training.seed)  # (n,) indices
 
     return find_learning_rate(
         lambda seed: create_model(recipe.model_function, data, seed=seed, **recipe.model.options),
@@ -115,36 +116,34 @@ def recipe_file(recipe: str | Path, folder: Path | None = None) -> tuple[Path, s
     A recipe's own file is changed in place. A shipped recipe becomes `NAME.toml` in `folder`, by default
     the current one.
 
-    Raises SightlineError if that file is there already.
+    Raises InputError if that file is there already.
     """
     if str(recipe) not in RECIPES:
         path = Path(recipe)
         return path, path.read_bytes().decode()  # with its own line ends
     path = (folder or Path()) / f"{recipe}.toml"
     if path.exists():
-        raise SightlineError(
+        raise InputError(
             f"{path} is there already; to change it, name it in place of {recipe}, or move it away"
         )
     return path, RECIPES[str(recipe)]
 
 
-def apply_lr(path: Path, text: str, lr: float) -> str:
+def apply_lr(path: Path, text: str, lr: float, *, trust: Collection[str] = ()) -> str:
     """Write `text`, a recipe as TOML, to `path` with `lr` in its schedule; return a line on what changed.
 
     Comments, order and everything else stay as they are.
 
-    Raises SightlineError if that cannot be had.
+    Raises InputError if that cannot be had.
     """
     document, before = tomlkit.parse(text), tomllib.loads(text)
-    key = parse_recipe(text).lr_key
+    key = parse_recipe(text, trust=trust, complete=False).lr_key
     document["schedule"][key] = lr  # pyright: ignore[reportIndexIssue]
     wanted = copy.deepcopy(before)
     wanted["schedule"][key] = lr
     changed = tomlkit.dumps(document)
     if tomllib.loads(changed) != wanted:
-        raise SightlineError(
-            f"{path} cannot be changed safely; write schedule.{key} = {lr:g} into it yourself"
-        )
+        raise InputError(f"{path} cannot be changed safely; write schedule.{key} = {lr:g} into it yourself")
     was = f"was {before['schedule'][key]}" if path.exists() else "a new file"
     write_text(path, changed)
     return f"{path}: schedule.{key} = {lr:g} ({was})"

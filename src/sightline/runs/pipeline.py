@@ -107,7 +107,7 @@ def _checked(recipe: str | Path | Recipe, changes: Sequence[str], trust: Sequenc
 
 
 def _start(recipe: Recipe, out: str | Path | None, device: str) -> Run:
-    place = choose_device(device)
+    torch_device = choose_device(device)
     resolved = recipe.model_copy(update={"data": recipe.data.model_copy(update=_absolute(recipe))})
     data = recipe_data(resolved)
     preview_augmentation(data, resolved.make_augmentation(data.mean.tolist()), [0])
@@ -116,14 +116,14 @@ def _start(recipe: Recipe, out: str | Path | None, device: str) -> Run:
     check_outputs(model, data, torch.device("cpu"))
     explained_layers(model, data, resolved)
     Freeze(resolved.training.freeze).check(model)
-    execution = _execution(resolved, model, data, place)
+    execution = _execution(resolved, model, data, torch_device)
     chosen = {"precision": execution.precision, "memory_format": execution.memory_format}
     training = resolved.training.model_copy(update=chosen)
     resolved = resolved.model_copy(update={"training": training})
     folder = new_folder(resolved.name, None if out is None else Path(out))
     resolved = _with_own_fixes(resolved, folder)
     measured = {"processes": distributed.size(), "execution": execution.describe()}
-    environment = describe_environment(str(place)) | measured
+    environment = describe_environment(str(torch_device)) | measured
     write_text(folder / "environment.json", json.dumps(environment, indent=2))
     write_text(folder / "recipe.toml", recipe_toml(resolved))
     return Run(folder, resolved)
@@ -193,11 +193,11 @@ def _keep(run: Run, model: nn.Module, data: Dataset, history: History) -> None:
 def analyze(run: Run, data: Dataset, *, device: str = "auto") -> Predictions:
     """Predict the test split, rank and explain the mistakes; write predictions, metrics, explanations."""
     check_methods(run.recipe)
-    place = choose_device(device)
+    torch_device = choose_device(device)
     trusted = run.recipe.trusted_modules
     model, card = distributed.leader_does(lambda: load_model(run.folder, trust=trusted))
-    model.to(place, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-    precision = distributed.agreed(choose_precision(run.recipe.training.precision, place))
+    model.to(torch_device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    precision = distributed.agreed(choose_precision(run.recipe.training.precision, torch_device))
     started = time.perf_counter()
     augmented = predict_tta_shared(
         model, data.test, tta=run.recipe.tta_function, class_names=data.class_names, precision=precision
@@ -241,7 +241,7 @@ def _analyze(
     log.info("test accuracy %s: %d mistakes in %d images", share, wrong, len(predictions))
 
 
-def _execution(recipe: Recipe, model: nn.Module, data: Dataset, place: torch.device) -> Execution:
+def _execution(recipe: Recipe, model: nn.Module, data: Dataset, torch_device: torch.device) -> Execution:
     """What the recipe says; what it leaves to "auto" is measured if that can pay, once for the whole run."""
     training = recipe.training
     if training.precision != "auto":
@@ -254,19 +254,19 @@ def _execution(recipe: Recipe, model: nn.Module, data: Dataset, place: torch.dev
         steps=training.epochs * math.ceil(len(data.train) / training.batch_size),
         optimizer=recipe.make_optimizer(),
         memory_format=training.memory_format,
-        device=str(place),
+        device=str(torch_device),
     )
 
 
 def _absolute(recipe: Recipe) -> dict[str, str]:
     """Paths of the data section from the root of the disk: a run can be repeated from anywhere."""
     section = recipe.data
-    places = {"dir": str(Path(section.dir).absolute())} if section.dir else {}
+    absolute = {"dir": str(Path(section.dir).absolute())} if section.dir else {}
     if section.fixes:
-        places["fixes"] = str(Path(section.fixes).absolute())
+        absolute["fixes"] = str(Path(section.fixes).absolute())
     if Path(section.name).exists() and section.name not in DATASETS:
-        places["name"] = str(Path(section.name).absolute())
-    return places
+        absolute["name"] = str(Path(section.name).absolute())
+    return absolute
 
 
 def _describe_data(data: Dataset) -> str:

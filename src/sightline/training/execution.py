@@ -70,23 +70,26 @@ def measure_execution(
     float32, then, in the faster precision, the other memory format unless one is named. Each is warmed
     up for a step and timed by its fastest one. Model, data and random state are left as they were.
     """
-    place = choose_device(device)
-    usual = (choose_precision("auto", place), "channels_last" if memory_format == "auto" else memory_format)
-    if steps < _FEWEST_STEPS or place.type not in _TIMED_STEPS:
+    torch_device = choose_device(device)
+    usual = (
+        choose_precision("auto", torch_device),
+        "channels_last" if memory_format == "auto" else memory_format,
+    )
+    if steps < _FEWEST_STEPS or torch_device.type not in _TIMED_STEPS:
         return Execution(*usual)
-    images = to_float(next(data.train.blocks(batch_size))).to(place)  # (B, 3, H, W)
-    labels = torch.from_numpy(data.train.labels[:batch_size]).to(place)
+    images = to_float(next(data.train.blocks(batch_size))).to(torch_device)  # (B, 3, H, W)
+    labels = torch.from_numpy(data.train.labels[:batch_size]).to(torch_device)
     speeds: dict[tuple[str, str], float] = {}
 
     def faster(way: tuple[str, str], other: tuple[str, str]) -> tuple[str, str]:
         for each in (way, other):
             if each not in speeds:
                 speeds[each] = _speed(
-                    model, optimizer or sgd(), images, labels, each, _TIMED_STEPS[place.type]
+                    model, optimizer or sgd(), images, labels, each, _TIMED_STEPS[torch_device.type]
                 )
         return other if speeds[other] > _GAIN * speeds[way] else way
 
-    with torch.random.fork_rng(devices=[place] if place.type == "cuda" else []):
+    with torch.random.fork_rng(devices=[torch_device] if torch_device.type == "cuda" else []):
         chosen = faster(usual, ("float32", usual[1])) if usual[0] != "float32" else usual
         if memory_format == "auto":
             chosen = faster(chosen, (chosen[0], "contiguous"))
@@ -105,13 +108,13 @@ def _speed(
     trial = copy.deepcopy(model).train().to(images.device)
     trial.to(memory_format=layout)  # pyright: ignore[reportCallIssue]
     images = images.contiguous(memory_format=layout)
-    trainer = optimizer(trial)
-    for group in trainer.param_groups:
+    trained = optimizer(trial)
+    for group in trained.param_groups:
         group["lr"] = 1e-6  # the work is the same at any learning rate, and this one cannot diverge
     seconds = []
     for _ in range(1 + timed):
         begin = time.perf_counter()
-        train_step(trial, trainer, images, labels, precision=precision)
+        train_step(trial, trained, images, labels, precision=precision)
         if images.is_cuda:
             torch.cuda.synchronize(images.device)
         seconds.append(time.perf_counter() - begin)

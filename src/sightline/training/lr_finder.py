@@ -97,15 +97,15 @@ class Copies:
                     "the optimizer trains parameters of another model; pass the one that was made for this "
                     "model, or a function such as sgd()"
                 )
-        trial, trainer = copy.deepcopy((source, given))  # together: the copies belong to each other
+        trial, copied = copy.deepcopy((source, given))  # together: the copies belong to each other
         check_outputs(trial, self.data, self.device)
         trial.train().to(memory_format=self.memory_format)  # pyright: ignore[reportCallIssue]
         _seed(seed, self.device)
-        if trainer is None:
+        if copied is None:
             return trial, build_optimizer(self.optimizer, trial)  # pyright: ignore[reportArgumentType]
-        trainer.load_state_dict(trainer.state_dict())  # moves the state to where the parameters are now
-        keep_lr_ratios(trainer)
-        return trial, trainer
+        copied.load_state_dict(copied.state_dict())  # moves the state to where the parameters are now
+        keep_lr_ratios(copied)
+        return trial, copied
 
 
 def _endless(batches: ResidentBatches | StreamedBatches) -> Generator[tuple[int, int, Batch]]:
@@ -213,13 +213,13 @@ def find_learning_rate(
             f"low={low}, high={high}, steps={steps}, smoothing={smoothing}, {len(seeds)} seeds; "
             "use 0 < low < high, at least 20 steps, smoothing in [0, 1) and at least one seed"
         )
-    place, execution = choose_device(device), execution or Execution()
+    torch_device, execution = choose_device(device), execution or Execution()
     step = {
-        "precision": distributed.agreed(choose_precision(execution.precision, place)),
+        "precision": distributed.agreed(choose_precision(execution.precision, torch_device)),
         "objective": objective if isinstance(objective, Objective) else Objective(loss=objective),
     }
     layout = choose_memory_format(execution.memory_format)
-    copies = Copies(model, optimizer, data, batch_size, augmentation, mix, place, layout, step)
+    copies = Copies(model, optimizer, data, batch_size, augmentation, mix, torch_device, layout, step)
     lrs = np.geomspace(low, high, steps)
 
     def work(seed: int) -> tuple[np.ndarray, dict[float, float]]:
@@ -237,7 +237,7 @@ def find_learning_rate(
             )
         return losses, tried
 
-    with random_states_kept(place):
+    with random_states_kept(torch_device):
         found = shared_out(seeds, work)
     losses = np.stack([sweep for sweep, _ in found])  # (S, n)
     smoothed = np.stack([debiased_means(row, smoothing) for row in losses])

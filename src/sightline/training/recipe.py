@@ -189,7 +189,7 @@ class Recipe(Section):
         """The name of the schedule's learning rate: "max_lr" of those with a peak, "lr" of the others."""
         try:
             function = self._function("schedule", self.schedule.get("name"), SCHEDULES)
-        except (InputError, UntrustedError):  # told where the schedule is made
+        except (InputError, UntrustedError):  # raised where the schedule is made
             return "lr"
         return "max_lr" if takes(function, "max_lr") else "lr"
 
@@ -270,7 +270,7 @@ class Recipe(Section):
     def make_metrics(self) -> dict[str, Callable[[Predictions], float]]:
         """Return the functions of `metrics` by their names; of package.module:function the last part."""
         return {
-            name.rpartition(":")[2]: self._function("metric", name, METRICS, place=f"metrics[{number}]")
+            name.rpartition(":")[2]: self._function("metric", name, METRICS, key=f"metrics[{number}]")
             for number, name in enumerate(self.metrics)
         }
 
@@ -282,7 +282,7 @@ class Recipe(Section):
     @property
     def tta_function(self) -> Any:
         """The function of `analysis.tta`."""
-        return self._function("tta", self.analysis.tta, TTA, place="analysis.tta")
+        return self._function("tta", self.analysis.tta, TTA, key="analysis.tta")
 
     def _made(
         self,
@@ -296,21 +296,21 @@ class Recipe(Section):
         """Return what the function that `table` names makes of its other entries, and of `given`."""
         options = dict(table)
         name = options.pop("name", None)
-        function = self._function(kind or section, name, registry, place=f"{section}.name")
+        function = self._function(kind or section, name, registry, key=f"{section}.name")
         where = f"recipe: {section}" if section == "augment" else f"recipe: {section} ({name})"
         checked = checked_options(where, options, function, given=given)
         return function(**{key: value for key, value in given.items() if takes(function, key)}, **checked)
 
-    def _function(self, kind: str, name: Any, registry: Mapping[str, T], *, place: str = "") -> T:
+    def _function(self, kind: str, name: Any, registry: Mapping[str, T], *, key: str = "") -> T:
         if not isinstance(name, str):
             known = ", ".join(registry) or "package.module:function"
-            raise InputError(f"recipe: {place or kind + '.name'} is {name!r}; it needs a name: {known}")
+            raise InputError(f"recipe: {key or kind + '.name'} is {name!r}; it needs a name: {known}")
         try:
             return resolve(kind, name, registry, trust=self.trust(name))
         except UntrustedError:
             raise
         except InputError as error:
-            raise _UnknownName(f"recipe: {place or kind + '.name'}: {error}") from error.__cause__
+            raise _UnknownName(f"recipe: {key or kind + '.name'}: {error}") from error.__cause__
 
 
 class _UnknownName(InputError):

@@ -132,15 +132,15 @@ def _holder(table: dict[str, Any], path: str) -> tuple[dict[str, Any], str]:
 
 def _apply(table: dict[str, Any], change: str) -> Any:
     """Change the table in place; return the value that was set."""
-    place, equals, text = change.partition("=")
-    *sections, key = _todays(place.strip()).split(".")
+    path, equals, text = change.partition("=")
+    *sections, key = _todays(path.strip()).split(".")
     if not equals or not key:
         raise InputError(f"--set {change!r} is not of the form section.key=value")
     try:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         value = text.strip()
-    if place.strip() == "data.name" and table.get("data", {}).get("name") != value:
+    if path.strip() == "data.name" and table.get("data", {}).get("name") != value:
         table.pop("published", None)  # what a source reached on other data says nothing here
     for section in sections:
         table = table.setdefault(section, {})

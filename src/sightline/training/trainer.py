@@ -380,15 +380,15 @@ def fit(
         InputError: The model does not fit the data, or a value is out of range.
         DivergedError: The loss is not finite; the message has the step and a hint.
     """
-    place = choose_device(device)
+    torch_device = choose_device(device)
     execution = execution or Execution()
     layout = choose_memory_format(execution.memory_format)
-    check_outputs(model, data, place)
+    check_outputs(model, data, torch_device)
     model.to(memory_format=layout)  # pyright: ignore[reportCallIssue]
     trained, held_out = hold_out(data.train, validation, seed)
     train = data.train if held_out is None else data.train.take(trained)
     batches = training_batches(
-        train, data, batch_size=batch_size, augmentation=augmentation, seed=seed, device=place,
+        train, data, batch_size=batch_size, augmentation=augmentation, seed=seed, device=torch_device,
         shard=(distributed.rank(), distributed.size()),
     )  # fmt: skip
     trainer = Trainer(
@@ -401,9 +401,9 @@ def fit(
         momentum=momentum,
         mix=mix,
         objective=objective if isinstance(objective, Objective) else Objective(loss=objective),
-        precision=distributed.agreed(choose_precision(execution.precision, place)),
+        precision=distributed.agreed(choose_precision(execution.precision, torch_device)),
         memory_format=layout,
-        device=place,
+        device=torch_device,
         seed=seed,
         trained=trained,
         held_out=held_out,
