@@ -15,7 +15,7 @@ import pytest
 
 from sightline.data import cifar, load_data
 from sightline.data.cifar import ARCHIVES, load_cifar
-from sightline.errors import SightlineError
+from sightline.errors import DamagedFileError, NotFoundError, SightlineError, WriteError
 
 ROWS = 4
 NAMES = [f"class {i}" for i in range(10)]
@@ -188,22 +188,16 @@ def test_an_archive_that_leads_out_of_itself_is_an_error(tmp_path, name):
 
 
 class _Server(http.server.BaseHTTPRequestHandler):
-    """Serves `content`; can ignore ranges, or break off after `cut` bytes of an answer."""
+    """Serves `content`; the first answers break off after as many bytes as `cuts` says."""
 
-    content, ranges, cut, asked = b"", True, None, []
-    status = 200
+    content, cuts, answers, status = b"", [], [], 200
 
     def do_GET(self):
-        asked = self.headers.get("Range")
-        self.asked.append(asked)
-        start = int(asked.removeprefix("bytes=").removesuffix("-")) if asked and self.ranges else 0
-        if start and start >= len(self.content):
-            self.send_error(416)
-            return
-        self.send_response(206 if start else self.status)
-        self.send_header("Content-Length", str(len(self.content) - start))
+        self.answers.append(self.path)
+        self.send_response(self.status)
+        self.send_header("Content-Length", str(len(self.content)))
         self.end_headers()
-        self.wfile.write(self.content[start:][: self.cut])
+        self.wfile.write(self.content[: self.cuts.pop(0) if self.cuts else None])
 
     def log_message(self, format, *args):
         pass
@@ -215,7 +209,7 @@ def server(tmp_path, monkeypatch):
 
     class Serving(_Server):
         content = _archive_bytes()
-        asked = []  # noqa: RUF012
+        cuts, answers = [], []
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Serving) as running:
         threading.Thread(target=running.serve_forever, daemon=True).start()
@@ -224,6 +218,7 @@ def server(tmp_path, monkeypatch):
         monkeypatch.setitem(ARCHIVES, "cifar10", dataclasses.replace(ARCHIVES["cifar10"], url=url, md5=md5))
         monkeypatch.setenv("SIGHTLINE_CACHE", str(tmp_path / "cache"))
         monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        monkeypatch.setattr(cifar, "_RETRIES", 0)
         yield Serving
         running.shutdown()
 
@@ -235,37 +230,37 @@ def _cached(tmp_path: Path) -> list[str]:
 def test_the_download_is_cached(server, tmp_path):
     _check(load_cifar("cifar10"))
     _check(load_cifar("cifar10"))
-    assert server.asked == [None]
+    assert len(server.answers) == 1
     assert _cached(tmp_path) == ["cifar-10-python.tar.gz"]
 
 
-@pytest.mark.parametrize("ranges", [True, False])
-def test_a_broken_download_goes_on_where_it_stopped(server, tmp_path, ranges):
-    server.cut, server.ranges = 70_000, ranges
+def test_a_broken_download_is_tried_again(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(cifar, "_RETRIES", 1)
+    server.cuts += [70_000]
+    _check(load_cifar("cifar10"))
+    assert len(server.answers) == 2
+
+
+def test_a_download_that_breaks_each_time_leaves_nothing(server, tmp_path):
+    server.cuts += [70_000]
     with pytest.raises(
-        SightlineError, match=r"cannot download http.* \(the connection broke\); try again .*"
+        NotFoundError, match=r"cannot download http.* \(the connection broke\); try again with"
     ):
         load_cifar("cifar10")
-    assert _cached(tmp_path) == ["cifar-10-python.tar.gz.part"]
-    kept = (tmp_path / "cache/cifar-10-python.tar.gz.part").stat().st_size
-    assert 0 < kept <= 70_000 < len(server.content)
-    server.cut = None
+    assert _cached(tmp_path) == []
     _check(load_cifar("cifar10"))
-    assert server.asked == [None, f"bytes={kept}-"]
-    assert _cached(tmp_path) == ["cifar-10-python.tar.gz"]
 
 
-def test_a_download_stopped_before_its_last_rename_is_not_repeated(server, tmp_path):
+def test_a_damaged_file_in_the_cache_is_downloaded_again(server, tmp_path):
     (tmp_path / "cache").mkdir()
-    (tmp_path / "cache/cifar-10-python.tar.gz.part").write_bytes(server.content)
+    (tmp_path / "cache/cifar-10-python.tar.gz").write_bytes(server.content[:-1])
     _check(load_cifar("cifar10"))
+    assert len(server.answers) == 1
 
 
 def test_a_wrong_checksum_keeps_nothing(server, tmp_path):
     server.content = server.content[:-1] + b"?"
-    with pytest.raises(
-        SightlineError, match=r"does not have the published checksum .* and was deleted"
-    ) as caught:
+    with pytest.raises(DamagedFileError, match=r"does not have the published checksum .* deleted") as caught:
         load_cifar("cifar10")
     assert "\n" not in str(caught.value)
     assert _cached(tmp_path) == []
@@ -273,7 +268,7 @@ def test_a_wrong_checksum_keeps_nothing(server, tmp_path):
 
 def test_a_refusing_server_is_named_with_its_answer(server):
     server.status = 404
-    with pytest.raises(SightlineError, match=r"\(HTTP 404\)"):
+    with pytest.raises(NotFoundError, match=r"\(HTTP 404\)"):
         load_cifar("cifar10")
 
 
@@ -282,12 +277,12 @@ def test_without_network_the_error_names_both_ways_out(monkeypatch, tmp_path):
     monkeypatch.setitem(ARCHIVES, "cifar10", changed)
     monkeypatch.setenv("SIGHTLINE_CACHE", str(tmp_path))
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    with pytest.raises(SightlineError) as caught:
+    monkeypatch.setattr(cifar, "_RETRIES", 0)
+    with pytest.raises(NotFoundError) as caught:
         load_cifar("cifar10")
     assert str(caught.value) == (
-        "cannot download http://127.0.0.1:9/cifar-10-python.tar.gz (no connection); try again with a network "
-        "(it goes on where it stopped), or name a data folder that holds cifar-10-python.tar.gz or "
-        "cifar-10-batches-py/ (--data-dir)"
+        "cannot download http://127.0.0.1:9/cifar-10-python.tar.gz (no connection); try again with a "
+        "network, or name a folder that holds cifar-10-python.tar.gz (--data-dir)"
     )
 
 
@@ -295,7 +290,7 @@ def test_a_cache_that_cannot_be_written_is_named(server, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("SIGHTLINE_CACHE", str(tmp_path / "file" / "cache"))
     with pytest.raises(
-        SightlineError, match=r"cannot write .* to .*; name a folder with room in .*SIGHTLINE_CACHE"
+        WriteError, match=r"cannot write .* to .*; name a folder with room in .*SIGHTLINE_CACHE"
     ):
         load_cifar("cifar10")
 

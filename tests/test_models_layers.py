@@ -1,9 +1,14 @@
+"""Layers by name and names by layer; the layer that every model begins with."""
+
+from __future__ import annotations
+
 import pytest
+import torch
 from attribution_nets import Staged, Wrapped
 from torch import nn
 
 from sightline.errors import SightlineError
-from sightline.models.layers import find_layer, layer_name
+from sightline.models.layers import Normalize, find_layer, layer_name
 
 
 def test_a_layer_is_found_by_its_dotted_name_and_named_again():
@@ -40,3 +45,7 @@ def test_the_model_itself_is_not_one_of_its_layers():
 def test_a_foreign_layer_is_an_error():
     with pytest.raises(SightlineError, match="the layer ReLU is not a part of this Staged"):
         layer_name(Staged(), nn.ReLU())
+
+
+def test_a_channel_that_never_varies_stays_finite():
+    assert Normalize([0.5] * 3, [0.0] * 3)(torch.full((1, 3, 2, 2), 0.5)).abs().max() == 0

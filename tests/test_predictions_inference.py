@@ -87,7 +87,7 @@ def test_an_augmentation_can_be_a_function_and_an_unknown_name_is_one_line():
     turned = Split(np.ascontiguousarray(split.images[:, ::-1]), split.labels)
     found = predict_tta(model, split, tta=upside_down)
     assert np.array_equal(found.tables[1].logits, predict(model, turned).logits)
-    with pytest.raises(SightlineError, match="augmentation 'miror' is not known; did you mean 'mirror'"):
+    with pytest.raises(SightlineError, match="tta 'miror' is not known; did you mean 'mirror'"):
         predict_tta(model, split, tta="miror")
 
 

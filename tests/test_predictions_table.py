@@ -67,7 +67,7 @@ def test_a_table_comes_back_as_it_was_written(some, tmp_path):
 
 def test_a_damaged_or_missing_table_is_one_clear_line(some, tmp_path):
     path = tmp_path / "predictions.parquet"
-    with pytest.raises(SightlineError, match="is not there; 'sightline analyze RUN' writes it"):
+    with pytest.raises(SightlineError, match="is missing; 'sightline analyze RUN' writes it"):
         read_predictions(path)
     write_predictions(path, some)
     path.write_bytes(path.read_bytes()[:200])

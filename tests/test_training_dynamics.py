@@ -104,7 +104,7 @@ def test_a_run_that_was_killed_goes_on_to_the_same_dynamics_bit_for_bit(tmp_path
 
 def test_a_file_that_is_missing_or_damaged_is_one_line(tmp_path):
     path = tmp_path / "dynamics.npz"
-    with pytest.raises(SightlineError, match=r"dynamics.npz is not there; training writes it"):
+    with pytest.raises(SightlineError, match=r"dynamics.npz is missing; training writes it"):
         load_dynamics(path)
     save_dynamics(path, Dynamics(np.zeros((2, 3), np.float16), np.ones((2, 3), np.float16)))
     whole = path.read_bytes()

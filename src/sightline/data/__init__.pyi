@@ -4,8 +4,8 @@ from .corruptions import CORRUPTIONS as CORRUPTIONS
 from .corruptions import corrupt as corrupt
 from .dataset import Dataset as Dataset
 from .dataset import Split as Split
-from .describe import describe as describe
-from .describe import fingerprint as fingerprint
+from .dataset import describe as describe
+from .dataset import fingerprint as fingerprint
 from .image_files import ImageFiles as ImageFiles
 from .image_files import read_image as read_image
 from .load import DATASETS as DATASETS
@@ -14,7 +14,7 @@ from .loaders import Batch as Batch
 from .loaders import ResidentBatches as ResidentBatches
 from .loaders import StreamedBatches as StreamedBatches
 from .loaders import preview_augmentation as preview_augmentation
-from .shapes.generate import PlantedTruth as PlantedTruth
+from .shapes.truth import PlantedTruth as PlantedTruth
 
 __all__ = [
     "CORRUPTIONS",

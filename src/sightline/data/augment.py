@@ -242,7 +242,7 @@ def build_compose(steps: Sequence[Mapping[str, Any]], *, fill: Sequence[float]) 
         MissingExtraError: albumentations is not installed.
     """
     library = _import_albumentations()
-    return library.Compose([_build(library, step, fill) for step in steps])
+    return library.Compose([_build(library, step, fill) for step in _steps(steps)])
 
 
 def _import_albumentations() -> ModuleType:
@@ -289,6 +289,12 @@ def _crop(augmentation: Augmentation, image_size: tuple[int, int], grey: tuple[i
     return {"name": "Sequential", "transforms": [pad, crop], "p": augmentation.crop_p}
 
 
+def _steps(value: Any) -> Sequence[Mapping[str, Any]]:
+    if not isinstance(value, list | tuple) or not all(isinstance(step, Mapping) for step in value):
+        raise InputError(f'transforms is {value!r}; it needs a list of tables such as {{ name = "Blur" }}')
+    return value
+
+
 def _build(library: ModuleType, step: Mapping[str, Any], fill: Sequence[float]) -> Any:
     arguments = dict(step)
     name = arguments.pop("name", None)
@@ -300,7 +306,7 @@ def _build(library: ModuleType, step: Mapping[str, Any], fill: Sequence[float]) 
         raise InputError(f"albumentations has no transform {name!r}; {hint}")
     _check_arguments(name, kind, arguments)
     if "transforms" in arguments:
-        arguments["transforms"] = [_build(library, child, fill) for child in arguments["transforms"]]
+        arguments["transforms"] = [_build(library, child, fill) for child in _steps(arguments["transforms"])]
     for key in ("fill", "fill_mask"):
         if arguments.get(key) == "mean":
             arguments[key] = _grey_values(fill)

@@ -1,15 +1,9 @@
 """CIFAR-10 and CIFAR-100 (Krizhevsky 2009, "Learning multiple layers of features from tiny images").
 
-50,000 training and 10,000 test images of 32x32, from the published Python archives. The members
-of an archive are read in memory; nothing is extracted. They are pickles, and a pickle can name
-any function to be called: `_ArrayUnpickler` knows the five names that an array of bytes needs and
-refuses all others.
-
-Download a published file once, into a cache, with its checksum, going on where it stopped.
-
-pooch owns the cache and the checksum. It has no resume, so the bytes come through
-`resume_download`: they gather in `NAME.part`, and a second attempt asks the server for
-what is missing.
+50,000 training and 10,000 test images of 32x32, from the published Python archives: downloaded once, with
+their checksum, into a cache (pooch), or read where the user has them. The members of an archive are read in
+memory; nothing is extracted. They are pickles, and a pickle can name any function to be called:
+`_ArrayUnpickler` knows the five names that an array of bytes needs and refuses all others.
 """
 
 from __future__ import annotations
@@ -23,88 +17,14 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import numpy as np
-import pooch
-import requests
 from numpy._core.multiarray import _reconstruct
 
 from sightline.data.dataset import Dataset, Split
-from sightline.errors import SightlineError
+from sightline.errors import DamagedFileError, NotFoundError, WriteError
 
-_CHUNK = 1 << 16  # bytes; what a broken connection loses is less than one of them
-
-
-def cache_folder() -> Path:
-    """Return the folder of downloads: the variable SIGHTLINE_CACHE, or the system's cache folder."""
-    return Path(os.environ.get("SIGHTLINE_CACHE") or pooch.os_cache("sightline"))
-
-
-def fetch(url: str, *, md5: str, otherwise: str) -> Path:
-    """Return the path of the file at `url` in the cache, downloaded if it is not there whole.
-
-    otherwise: the other way to get the file, for the error message.
-    Raises SightlineError without a network, on a wrong checksum (nothing is kept) or a cache that
-    cannot be written. A connection that breaks keeps what came: the next call goes on from there.
-    """
-    name, cache = url.rsplit("/", 1)[-1], cache_folder()
-    try:
-        downloader: Any = resume_download  # pooch declares its downloaders as something else
-        return Path(pooch.retrieve(url, f"md5:{md5}", fname=name, path=cache, downloader=downloader))
-    except requests.RequestException as error:
-        raise SightlineError(
-            f"cannot download {url} ({_reason(error)}); try again with a network (it goes on where it "
-            f"stopped), or {otherwise}"
-        ) from error
-    except ValueError as error:
-        raise SightlineError(
-            f"{name} from {url} does not have the published checksum (md5 {md5}) and was deleted; "
-            f"try again, or {otherwise}"
-        ) from error
-    except OSError as error:
-        raise SightlineError(
-            f"cannot write {name} to {cache} ({error.strerror or error}); name a folder with room in the "
-            f"variable SIGHTLINE_CACHE, or {otherwise}"
-        ) from error
-
-
-def resume_download(url: str, output_file: str, _pooch: object = None) -> None:
-    """Download `url` to `output_file`, beginning after the bytes in `NAME.part` beside it.
-
-    A downloader for pooch. Raises requests.RequestException; what came by then stays in the part.
-    """
-    part = Path(output_file).parent / (url.rsplit("/", 1)[-1] + ".part")
-    start = part.stat().st_size if part.exists() else 0
-    # Without "identity" a server may compress again, and Content-Length would count other bytes.
-    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
-    with requests.get(url, headers=headers, stream=True, timeout=30) as response:
-        if response.status_code != requests.codes.requested_range_not_satisfiable:  # else nothing is missing
-            response.raise_for_status()
-            _append(response, part, start)
-    part.replace(output_file)
-
-
-def _append(response: requests.Response, part: Path, start: int) -> None:
-    resumed = response.status_code == requests.codes.partial_content  # else the server ignored the range
-    with part.open("ab" if resumed else "wb") as file:
-        for chunk in response.iter_content(_CHUNK):
-            file.write(chunk)
-        size = file.tell()
-    expected = response.headers.get("Content-Length")
-    if expected is not None and size != int(expected) + start * resumed:
-        raise requests.ConnectionError(f"the connection broke after {size} bytes")
-
-
-def _reason(error: requests.RequestException) -> str:
-    if isinstance(error, requests.HTTPError) and error.response is not None:
-        return f"HTTP {error.response.status_code}"
-    if isinstance(error, requests.Timeout):
-        return "no answer"
-    if "broke after" in str(error) or isinstance(error, requests.exceptions.ChunkedEncodingError):
-        return "the connection broke"
-    return "no connection"
-
+_RETRIES = 2  # of a download that breaks
 
 _SITE = "https://www.cs.toronto.edu/~kriz/"
 
@@ -164,42 +84,84 @@ ARCHIVES = {
 def load_cifar(name: str, *, data_dir: str | Path | None = None) -> Dataset:
     """Return CIFAR-10 (`name="cifar10"`) or CIFAR-100 with its 100 fine labels (`"cifar100"`).
 
-    data_dir: a folder that holds the published archive or the unpacked folder, or one of the two
-    itself; None: the download in the cache (SIGHTLINE_CACHE), fetched at the first call.
-    Raises SightlineError if the files are missing, damaged or not what CIFAR publishes.
+    Args:
+        name: "cifar10" or "cifar100".
+        data_dir: A folder that holds the published archive or the unpacked folder, or one of the two itself;
+            None for the download in the cache (environment variable SIGHTLINE_CACHE), fetched once.
+
+    Raises:
+        NotFoundError: A file is missing, or the network is.
+        DamagedFileError: A file is not what CIFAR publishes.
+        WriteError: The cache cannot be written.
     """
     archive = ARCHIVES[name]
-    place = _download(archive) if data_dir is None else _find(archive, Path(data_dir))
-    found = dict(_read_folder(archive, place) if place.is_dir() else _read_archive(archive, place))
+    path = _download(archive) if data_dir is None else _find(archive, Path(data_dir))
+    found = dict(_read_folder(archive, path) if path.is_dir() else _read_archive(archive, path))
     missing = [member for member in archive.members if member not in found]
     if missing:
-        raise SightlineError(
-            f"{place} lacks {', '.join(missing)}; {archive.folder} holds {', '.join(archive.members)}: "
+        raise NotFoundError(
+            f"{path} lacks {', '.join(missing)}; {archive.folder} holds {', '.join(archive.members)}: "
             "download or unpack it again"
         )
     return Dataset(
         name,
-        _class_names(archive, found[archive.meta], place),
-        train=_split(archive, [(member, found[member]) for member in archive.train], 0, place),
-        test=_split(archive, [(archive.test, found[archive.test])], 1, place),
-        source=archive.url if data_dir is None else str(place),
+        _class_names(archive, found[archive.meta], path),
+        train=_split(archive, [(member, found[member]) for member in archive.train], 0, path),
+        test=_split(archive, [(archive.test, found[archive.test])], 1, path),
+        source=archive.url if data_dir is None else str(path),
     )
 
 
 def _download(archive: Archive) -> Path:
-    pass  # the network's libraries are slow to import
+    """Return the archive in the cache, downloaded if it is not there; what is there is whole."""
+    import pooch  # slow to import, as is the next
+    import requests
 
-    otherwise = f"name a data folder that holds {archive.file_name} or {archive.folder}/ (--data-dir)"
-    return fetch(archive.url, md5=archive.md5, otherwise=otherwise)
+    name, otherwise = archive.file_name, f"name a folder that holds {archive.file_name} (--data-dir)"
+    cache = Path(os.environ.get("SIGHTLINE_CACHE") or pooch.os_cache("sightline"))
+    store = pooch.create(
+        cache,
+        base_url="",
+        registry={name: f"md5:{archive.md5}"},
+        urls={name: archive.url},
+        retry_if_failed=_RETRIES,
+    )
+    try:
+        return Path(store.fetch(name))
+    except requests.RequestException as error:
+        raise NotFoundError(
+            f"cannot download {archive.url} ({_reason(error)}); try again with a network, or {otherwise}"
+        ) from error
+    except ValueError as error:
+        raise DamagedFileError(
+            f"{archive.url} does not have the published checksum (md5 {archive.md5}), and what came was "
+            f"deleted; try again, or {otherwise}"
+        ) from error
+    except OSError as error:
+        raise WriteError(
+            f"cannot write {name} to {cache} ({error.strerror or error}); name a folder with room in the "
+            f"environment variable SIGHTLINE_CACHE, or {otherwise}"
+        ) from error
+
+
+def _reason(error: Exception) -> str:
+    import requests
+
+    if isinstance(error, requests.HTTPError) and error.response is not None:
+        return f"HTTP {error.response.status_code}"
+    if isinstance(error, requests.Timeout):
+        return "no answer"
+    broken = isinstance(error, requests.exceptions.ChunkedEncodingError)
+    return "the connection broke" if broken else "no connection"
 
 
 def _find(archive: Archive, data_dir: Path) -> Path:
     if data_dir.is_file():
         return data_dir
-    for place in (data_dir / archive.folder, data_dir, data_dir / archive.file_name):
-        if (place / archive.meta).is_file() or place.is_file():
-            return place
-    raise SightlineError(
+    for path in (data_dir / archive.folder, data_dir, data_dir / archive.file_name):
+        if (path / archive.meta).is_file() or path.is_file():
+            return path
+    raise NotFoundError(
         f"no {archive.folder}/ and no {archive.file_name} in {data_dir}; name the folder that holds one of "
         "them, or leave the data folder out to download it"
     )
@@ -222,7 +184,7 @@ def _read_archive(archive: Archive, path: Path) -> Iterator[tuple[str, dict]]:
                 if member and (file := tar.extractfile(entry)):
                     yield member, _unpickle(file.read(), f"{path}/{entry.name}")
     except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
-        raise SightlineError(
+        raise DamagedFileError(
             f"{path} is not a whole archive ({_first_line(error)}); "
             f"delete it and download {archive.url} again"
         ) from error
@@ -232,7 +194,7 @@ def _refuse_escape(entry: tarfile.TarInfo, path: Path) -> None:
     # Nothing is extracted, so nothing can be overwritten; but no published archive looks like this.
     name = PurePosixPath(entry.name)
     if name.is_absolute() or ".." in name.parts or not (entry.isfile() or entry.isdir()):
-        raise SightlineError(
+        raise DamagedFileError(
             f"{path} holds {entry.name!r}, which is a link or leads out of the archive; "
             "use the published archive"
         )
@@ -264,16 +226,16 @@ def _unpickle(content: bytes, where: str) -> dict:
     try:
         found = _ArrayUnpickler(io.BytesIO(content), encoding="latin1").load()
     except Exception as error:  # damaged bytes can make an unpickler raise anything
-        raise SightlineError(
+        raise DamagedFileError(
             f"{where} is not a CIFAR file ({_first_line(error)}); download it again"
         ) from error
     if not isinstance(found, dict):
-        raise SightlineError(f"{where} holds a {type(found).__name__}, not the table of a CIFAR file")
+        raise DamagedFileError(f"{where} holds a {type(found).__name__}, not the table of a CIFAR file")
     return found
 
 
-def _split(archive: Archive, batches: list[tuple[str, dict]], which: int, place: Path) -> Split:
-    arrays = [_rows(archive, batch, archive.rows[which], f"{place}/{member}") for member, batch in batches]
+def _split(archive: Archive, batches: list[tuple[str, dict]], which: int, path: Path) -> Split:
+    arrays = [_rows(archive, batch, archive.rows[which], f"{path}/{member}") for member, batch in batches]
     planes = np.concatenate([images for images, _ in arrays]).reshape(-1, 3, 32, 32)
     labels = np.concatenate([labels for _, labels in arrays])
     return Split(np.ascontiguousarray(planes.transpose(0, 2, 3, 1)), labels)
@@ -283,22 +245,26 @@ def _rows(archive: Archive, batch: dict, rows: int, where: str) -> tuple[np.ndar
     images, labels = batch.get("data"), batch.get(archive.labels)
     if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or images.shape != (rows, 3072):
         what = f"{images.dtype} {images.shape}" if isinstance(images, np.ndarray) else type(images).__name__
-        raise SightlineError(f"{where} has images {what}; CIFAR publishes uint8 ({rows}, 3072)")
+        raise DamagedFileError(f"{where} has images {what}; CIFAR publishes uint8 ({rows}, 3072)")
     if (
         not isinstance(labels, list)
         or len(labels) != rows
         or not all(type(label) is int and 0 <= label < archive.classes for label in labels)
     ):
-        raise SightlineError(
+        raise DamagedFileError(
             f"{where} has no {rows} {archive.labels} from 0 to {archive.classes - 1}; download it again"
         )
     return images, np.array(labels, np.int64)
 
 
-def _class_names(archive: Archive, meta: dict, place: Path) -> tuple[str, ...]:
+def _class_names(archive: Archive, meta: dict, path: Path) -> tuple[str, ...]:
     names = meta.get(archive.class_names)
-    if not isinstance(names, list) or len(names) != archive.classes:
-        raise SightlineError(
-            f"{place}/{archive.meta} has no {archive.classes} {archive.class_names}; download it again"
+    if (
+        not isinstance(names, list)
+        or len(names) != archive.classes
+        or not all(isinstance(name, str) and name.isprintable() and name for name in names)
+    ):
+        raise DamagedFileError(
+            f"{path}/{archive.meta} has no {archive.classes} {archive.class_names}; download it again"
         )
-    return tuple(str(name) for name in names)
+    return tuple(names)

@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from sightline.errors import SightlineError, nearest
+from sightline.errors import InputError, nearest
 
 Corruption = Callable[[Tensor, int, torch.Generator], Tensor]
 SEVERITIES = (1, 2, 3)
@@ -52,8 +52,8 @@ def defocus_blur(images: Tensor, severity: int, generator: torch.Generator) -> T
     """A lens out of focus: discs of radius 0.3, 0.5, 1.5 pixels, softened by 0.4, 0.6, 0.1 pixels."""
     radius, soft = ((0.3, 0.4), (0.5, 0.6), (1.5, 0.1))[severity - 1]
     reach = math.ceil(radius * _scale(images) + 1)
-    place = torch.arange(-reach, reach + 1, dtype=torch.float32)
-    disc = (place[:, None] ** 2 + place[None] ** 2 <= (radius * _scale(images)) ** 2).float()
+    offset = torch.arange(-reach, reach + 1, dtype=torch.float32)
+    disc = (offset[:, None] ** 2 + offset[None] ** 2 <= (radius * _scale(images)) ** 2).float()
     bell = _bell(soft * _scale(images), reach=reach)
     kernel = F.conv2d(disc[None, None], (bell[:, None] * bell[None])[None, None], padding=reach)[0, 0]
     return _filter(images, (kernel / kernel.sum()).to(images))
@@ -113,11 +113,11 @@ def jpeg(images: Tensor, severity: int, generator: torch.Generator) -> Tensor:
     quality = (80, 58, 40)[severity - 1]
     pixels = (images * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()  # (B, H, W, 3)
     stored = np.empty_like(pixels)
-    for place, picture in enumerate(pixels):
+    for number, picture in enumerate(pixels):
         file = io.BytesIO()
         Image.fromarray(picture).save(file, "JPEG", quality=quality)
         with Image.open(file) as reopened:
-            stored[place] = np.asarray(reopened)
+            stored[number] = np.asarray(reopened)
     return torch.from_numpy(stored).permute(0, 3, 1, 2).to(images) / 255
 
 
@@ -151,24 +151,30 @@ CORRUPTIONS: dict[str, Corruption] = {
 
 
 def corrupt(images: Tensor, corruption: str | Corruption, severity: int, *, seed: int = 0) -> Tensor:
-    """Return `images`, (B, 3, H, W) in [0, 1], corrupted; the same for the same seed, device and batch.
+    """Return `images` corrupted, the same for the same seed, device and batch.
 
-    corruption: a name of `CORRUPTIONS` or a function like them. severity: 1, 2 or 3.
-    Raises SightlineError for an unknown name, another severity, or images that are no batch of floats.
+    Args:
+        images: (B, 3, H, W) floats in [0, 1].
+        corruption: A name of :data:`CORRUPTIONS`, or a function like them.
+        severity: 1, 2 or 3.
+        seed: Of whatever the corruption draws.
+
+    Raises:
+        InputError: An unknown name, another severity, or images that are no batch of floats.
 
     >>> corrupt(torch.full((1, 3, 8, 8), 0.5), "brightness", 3).unique().tolist()
     [0.800000011920929]
     """
     if isinstance(corruption, str):
         if corruption not in CORRUPTIONS:
-            raise SightlineError(
+            raise InputError(
                 f"corruption {corruption!r} is not known; {nearest(corruption, list(CORRUPTIONS))}"
             )
         corruption = CORRUPTIONS[corruption]
     if severity not in SEVERITIES:
-        raise SightlineError(f"severity is {severity}; corruptions have 1, 2 and 3")
+        raise InputError(f"severity is {severity}; corruptions have 1, 2 and 3")
     if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
-        raise SightlineError(
+        raise InputError(
             f"images are {images.dtype} {tuple(images.shape)}; corruptions take floats (B, 3, H, W) in [0, 1]"
         )
     return corruption(images, severity, torch.Generator().manual_seed(seed))

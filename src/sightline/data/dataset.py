@@ -10,26 +10,29 @@ array([0.5, 0.5, 0.5])
 from __future__ import annotations
 
 import functools
+import hashlib
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 
 from sightline.data.image_files import ImageFiles, pixel_sums
-from sightline.errors import SightlineError
-
-if TYPE_CHECKING:
-    from sightline.data.shapes.generate import PlantedTruth
+from sightline.data.shapes.truth import PlantedTruth
+from sightline.errors import InputError
 
 
 @dataclass(frozen=True)
 class Split:
     """Images of one split, in a fixed order that every table of results keeps.
 
-    images: (N, H, W, 3) uint8, RGB: an array, or files that are read where they are indexed by image.
-    labels: (N,) int64.
+    Attributes:
+        images: (N, H, W, 3) uint8, RGB: an array, or files that are read where they are indexed by image.
+        labels: (N,) int64.
+
+    Raises:
+        InputError: Another type or shape.
     """
 
     images: np.ndarray | ImageFiles
@@ -38,11 +41,11 @@ class Split:
     def __post_init__(self) -> None:
         images, labels = self.images, self.labels
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
-            raise SightlineError(
+            raise InputError(
                 f"images are {images.dtype} {images.shape}; a split holds uint8 (N, H, W, 3) in RGB"
             )
         if labels.shape != (len(images),) or not np.issubdtype(labels.dtype, np.integer):
-            raise SightlineError(
+            raise InputError(
                 f"labels are {labels.dtype} {labels.shape}; {len(images)} images need integers "
                 f"({len(images)},)"
             )
@@ -69,10 +72,17 @@ class Split:
 class Dataset:
     """A training split, a test split, and the names of the classes.
 
-    source: one line that says where the images came from. skipped: one line for each file
-    that could not be read. truth: what was planted, for generated data.
+    Attributes:
+        name: What it is called.
+        class_names: C names, in the order of the labels 0 to C - 1.
+        train: Images to train on.
+        test: Images to measure with.
+        source: One line that says where the images came from.
+        skipped: One line for each file that could not be read.
+        truth: What was planted, for generated data.
 
-    Raises SightlineError if a split is empty, sizes differ, or a label has no class name.
+    Raises:
+        InputError: A split is empty, sizes differ, or a label has no class name.
     """
 
     name: str
@@ -84,17 +94,25 @@ class Dataset:
     truth: PlantedTruth | None = None
 
     def __post_init__(self) -> None:
+        seen = set()
+        for number, name in enumerate(self.class_names):
+            if problem := _name_problem(name, seen):
+                raise InputError(f"class {number} of data set {self.name!r} has the name {name!r}, {problem}")
+            seen.add(name)
         for word, split in (("training", self.train), ("test", self.test)):
+            if 0 in split.images.shape[1:]:
+                height, width = split.images.shape[1:3]
+                raise InputError(f"data set {self.name!r} has {word} images of {height}x{width} pixels")
             if not len(split):
-                raise SightlineError(f"data set {self.name!r} has no {word} images; it needs at least one")
+                raise InputError(f"data set {self.name!r} has no {word} images; it needs at least one")
             low, high = int(split.labels.min()), int(split.labels.max())
             if low < 0 or high >= self.num_classes:
-                raise SightlineError(
+                raise InputError(
                     f"data set {self.name!r} has a {word} label {low if low < 0 else high}; "
                     f"{self.num_classes} classes allow 0 to {self.num_classes - 1}"
                 )
         if self.train.images.shape[1:] != self.test.images.shape[1:]:
-            raise SightlineError(
+            raise InputError(
                 f"training images are {self.train.images.shape[1:]} and test images "
                 f"{self.test.images.shape[1:]}; both splits need one size"
             )
@@ -130,3 +148,78 @@ class Dataset:
     def std(self) -> np.ndarray:
         """Standard deviation per channel (divided by N) over the training split, (3,) in [0, 1]."""
         return self._moments[1]
+
+
+def _name_problem(name: object, seen: set[str]) -> str | None:
+    """What is wrong with a class name, in words; None if nothing is."""
+    if not isinstance(name, str):
+        return "which is not text"
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return "which is not Unicode text"
+    if not name.strip():
+        return "which is empty"
+    return "which another class has too; names have to differ" if name in seen else None
+
+
+def describe(dataset: Dataset) -> dict[str, Any]:
+    """Return the facts of a data set in plain Python values, ready for JSON.
+
+    Returns:
+        A table with the keys name, source, image_size [H, W], class_names, train_counts and test_counts
+        (images per class), mean and std (per channel of the training split, in [0, 1]), skipped (files that
+        could not be read), planted (a summary of the truth, or None) and fingerprint (as
+        :func:`fingerprint` gives it).
+    """
+    return {
+        "name": dataset.name,
+        "source": dataset.source,
+        "image_size": list(dataset.image_size),
+        "class_names": list(dataset.class_names),
+        "train_counts": _counts(dataset.train, dataset.num_classes),
+        "test_counts": _counts(dataset.test, dataset.num_classes),
+        "mean": dataset.mean.tolist(),
+        "std": dataset.std.tolist(),
+        "skipped": list(dataset.skipped),
+        "planted": _planted(dataset),
+        "fingerprint": fingerprint(dataset),
+    }
+
+
+def fingerprint(dataset: Dataset) -> dict[str, Any]:
+    """Return what tells a data set from another.
+
+    Decisions about images carry it, so that they are never applied to images they were not made about.
+
+    Returns:
+        A table with the keys name, train and test (numbers of images), class_names and labels_sha256:
+        {"train": hex, "test": hex} of the labels as little-endian int64.
+    """
+    splits = {"train": dataset.train, "test": dataset.test}
+    return {
+        "name": dataset.name,
+        **{word: len(split) for word, split in splits.items()},
+        "class_names": list(dataset.class_names),
+        "labels_sha256": {
+            word: hashlib.sha256(split.labels.astype("<i8").tobytes()).hexdigest()
+            for word, split in splits.items()
+        },
+    }
+
+
+def _counts(split: Split, classes: int) -> list[int]:
+    return np.bincount(split.labels, minlength=classes).tolist()
+
+
+def _planted(dataset: Dataset) -> dict[str, Any] | None:
+    truth = dataset.truth
+    if truth is None:
+        return None
+    return {
+        "wrong_labels": len(truth.wrong_labels),
+        "shortcut_class": dataset.class_names[truth.shortcut_class],
+        "shortcut_train": int(truth.shortcut_train.sum()),
+        "shortcut_test": int(truth.shortcut_test.sum()),
+        "leaks": len(truth.leaks),
+    }

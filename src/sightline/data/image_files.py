@@ -1,13 +1,11 @@
-"""Pictures that stay in their files: an array of images that is read where it is indexed.
+"""Picture files of any common kind, read as uint8 RGB: one by one, many at once, or when they are indexed.
 
-    images = ImageFiles(paths, size=(64, 64))
+    images = ImageFiles(paths, size=(64, 64), sums=sums)
     images[:100]        # uint8 (100, 64, 64, 3), decoded now
     images.shape        # (N, 64, 64, 3), nothing decoded
 
-It stands where a split holds its array of images. What is in memory is what was asked for last, however many
-files there are.
-
-Read a picture file of any common kind as uint8 RGB.
+`ImageFiles` stands where a split holds its array of images. What is in memory is what was asked for last,
+however many files there are.
 """
 
 from __future__ import annotations
@@ -24,9 +22,11 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
-from sightline.errors import SightlineError
+from sightline.errors import DamagedFileError, InputError
+from sightline.files import check_regular, shown_name
 
 _AT_ONCE = 512  # tasks handed to the threads: each takes memory of its own until it is done
+_BLOCK = 256  # images read at once where they are asked for one after the other
 _ORIENTATION = 0x0112  # the EXIF tag; values 5 to 8 swap width and height
 
 
@@ -47,12 +47,17 @@ def read_image(path: str | Path, *, size: tuple[int, int] | None = None) -> np.n
     """Return the picture at `path`, uint8 (H, W, 3) in RGB.
 
     Turned upright as its EXIF tag says; transparent pixels laid on white; 16-bit grey scaled to 8.
-    size: height and width to bring it to, by antialiased scaling and a centred crop.
-    Raises SightlineError if it cannot be read, with the reason.
+
+    Args:
+        path: The file.
+        size: Height and width to bring it to, by antialiased scaling and a centred crop.
+
+    Raises:
+        DamagedFileError: It cannot be read; the error has the reason.
     """
     result = read_images([Path(path)], size=size)[0]
     if isinstance(result, str):
-        raise SightlineError(f"cannot read {path} as a picture: {result}")
+        raise DamagedFileError(f"cannot read {path} as a picture: {result}")
     return result
 
 
@@ -110,6 +115,7 @@ def _in_threads(
 
 
 def _open(path: str | Path) -> Image.Image:
+    check_regular(path)  # a pipe would be waited for
     image = Image.open(path, formats=_formats())
     pixels = image.width * image.height
     if Image.MAX_IMAGE_PIXELS and pixels > Image.MAX_IMAGE_PIXELS:  # a warning to Pillow, an end to us
@@ -148,16 +154,20 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-_BLOCK = 256  # images read at once where they are asked for one after the other
-
-
 class ImageFiles:
-    """The pictures at `paths`, each brought to `size` (height, width) as `read_image` does, when it is read.
+    """The pictures at `paths`, each brought to `size` as `read_image` does, when it is read.
 
-    sums: (N, 2, 3) int64, of each picture what `pixel_sums` says: the statistics of a data set come from it.
+    Indexed by image: a number, a slice, an array of indices or of bools. As with an array, a number gives
+    (H, W, 3) and anything else (K, H, W, 3).
 
-    Indexed by image: a number, a slice, an array of places or of bools. As with an array, a number gives
-    (H, W, 3) and anything else (K, H, W, 3). Raises SightlineError if a file cannot be read.
+    Args:
+        paths: N files.
+        size: Height and width in pixels.
+        sums: (N, 2, 3) int64, of each picture what `pixel_sums` says; the statistics of a data set are made
+            of them.
+
+    Raises:
+        DamagedFileError: When a file is read that cannot be.
     """
 
     dtype, ndim = np.dtype(np.uint8), 4
@@ -187,26 +197,26 @@ class ImageFiles:
         """Return the images at `indices`, (K, H, W, 3) uint8; threads: by default one for each processor."""
         paths = [os.fsdecode(path) for path in self._paths[indices]]
         images = np.empty((len(paths), *self.size, 3), np.uint8)
-        for place, (path, result) in enumerate(
+        for number, (path, result) in enumerate(
             zip(paths, read_images(paths, size=self.size, threads=threads), strict=True)
         ):
             if isinstance(result, str):
-                raise SightlineError(
-                    f"{path} can no longer be read ({result}); it could when the data set was opened: "
-                    "mend or remove it"
+                raise DamagedFileError(
+                    f"{shown_name(path)} can no longer be read ({result}); it could when the data set "
+                    "was opened: repair or remove it"
                 )
-            images[place] = result
+            images[number] = result
         return images
 
     def blocks(self, size: int) -> Iterator[np.ndarray]:
         """Yield all images in order, `size` at a time; the next block is read while this one is used."""
-        places = [slice(start, start + size) for start in range(0, len(self), size)]
+        parts = [slice(start, start + size) for start in range(0, len(self), size)]
         with ThreadPoolExecutor(1) as ahead:
-            coming = [ahead.submit(self.read, place) for place in places[:1]]
-            for place in [*places[1:], None]:
+            coming = [ahead.submit(self.read, part) for part in parts[:1]]
+            for part in [*parts[1:], None]:
                 block = coming.pop().result()
-                if place is not None:
-                    coming.append(ahead.submit(self.read, place))
+                if part is not None:
+                    coming.append(ahead.submit(self.read, part))
                 yield block
 
     def __iter__(self) -> Iterator[np.ndarray]:
@@ -215,7 +225,7 @@ class ImageFiles:
 
     def __getitem__(self, key: int | slice | np.ndarray | Sequence[int]) -> np.ndarray:
         if isinstance(key, tuple):
-            raise SightlineError(
+            raise InputError(
                 "pictures that stay in their files are indexed by image alone; write images[:100][..., 0]"
             )
         if isinstance(key, int | np.integer):

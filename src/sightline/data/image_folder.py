@@ -17,7 +17,8 @@ from sightline.data.image_files import (
     read_images,
 )
 from sightline.data.splits import stratified_split
-from sightline.errors import SightlineError
+from sightline.errors import DamagedFileError, InputError
+from sightline.files import shown_name
 
 KEPT_SIZE = 256  # pixels: the longest side of pictures that are taken as they are
 DEFAULT_SIZE = 64  # pixels: the side that other pictures are brought to
@@ -37,21 +38,30 @@ def load_folder(
     """Return the pictures below `folder`; each folder in it is a class, in alphabetical order.
 
     With a folder `train`, its classes are trained on and those of `test`, `val` or `valid` (the first
-    that exists) are tested; otherwise the share `test_fraction` of each class, drawn by `seed`.
-    image_size: side of the square that pictures are scaled (shorter side) and cropped (centre) to.
-    Without it they stay as they are if all have one size of at most 256 pixels, and become 64x64
-    otherwise. Files that cannot be read are left out and named in `Dataset.skipped`.
-    stream: True leaves the pictures in their files and decodes them each time they are used, False keeps
-    them in memory, "auto" streams what would take more than a quarter of the memory. Either way every file is
-    decoded once now, to know what can be read, and all results are the same.
-    Raises SightlineError for fewer than two classes, a class with no picture that can be read, or a
-    class that is tested and never trained on.
+    that exists) are tested; otherwise the share `test_fraction` of each class, drawn by `seed`. Files that
+    cannot be read are left out and named in `Dataset.skipped`.
+
+    Args:
+        folder: The folder.
+        image_size: Side of the square that pictures are scaled (shorter side) and cropped (centre) to.
+            Without it they stay as they are if all have one size of at most 256 pixels, and become 64x64
+            otherwise.
+        test_fraction: Share of each class that is tested.
+        seed: Of the split.
+        stream: True leaves the pictures in their files and decodes them each time they are used, False keeps
+            them in memory, "auto" streams what would take more than a quarter of the memory. Either way every
+            file is decoded once now, to know what can be read, and all results are the same.
+
+    Raises:
+        InputError: Fewer than two classes, a class without pictures, a class that is tested and never trained
+            on, or a name that is not UTF-8 text.
+        DamagedFileError: A class with no picture that can be read.
     """
     root = Path(folder)
     train_root, test_root = _roots(root)
     class_names = _class_folders(train_root)
     if len(class_names) < 2:
-        raise SightlineError(
+        raise InputError(
             f"{train_root} has {len(class_names)} class folders; a data set needs two or more, each with its "
             "pictures (CLASS/*, or train/CLASS/* and test/CLASS/*)"
         )
@@ -80,19 +90,25 @@ def _roots(root: Path) -> tuple[Path, Path | None]:
 
 
 def _class_folders(root: Path) -> tuple[str, ...]:
-    return tuple(sorted(path.name for path in root.iterdir() if path.is_dir() and path.name[0] != "."))
+    names = sorted(path.name for path in root.iterdir() if path.is_dir() and path.name[0] != ".")
+    for name in names:
+        if shown_name(name) != name:
+            raise InputError(
+                f"the name of the class folder {shown_name(root / name)} is not UTF-8 text; rename it"
+            )
+    return tuple(names)
 
 
 def _list_files(root: Path, folders: tuple[str, ...], class_names: tuple[str, ...]) -> Files:
     files: Files = []
     if not folders:
-        raise SightlineError(f"{root} has no class folders; it needs those of train/, or remove it")
+        raise InputError(f"{root} has no class folders; it needs those of train/, or remove it")
     for name in folders:
         if name not in class_names:
-            raise SightlineError(f"{root} has the class {name!r}, which is not in train/; add it there")
+            raise InputError(f"{root} has the class {name!r}, which is not in train/; add it there")
         found = [path for path in sorted((root / name).rglob("*")) if _is_picture(path, root)]
         if not found:
-            raise SightlineError(f"the class folder {root / name} has no picture; add some or remove it")
+            raise InputError(f"the class folder {root / name} has no picture; add some or remove it")
         files += [(str(path), class_names.index(name)) for path in found]
     return files
 
@@ -114,19 +130,19 @@ def _read(root: Path, files: Files, size: tuple[int, int], stream: bool) -> tupl
     paths = [path for path, _ in files]
     results = picture_sums(paths, size=size) if stream else read_images(paths, size=size)
     skipped, whole, read = [], [], set()
-    for place, ((path, label), result) in enumerate(zip(files, results, strict=True)):
+    for number, ((path, label), result) in enumerate(zip(files, results, strict=True)):
         if isinstance(result, str):
-            skipped.append(f"{Path(path).relative_to(root)}: {result}")
+            skipped.append(f"{shown_name(Path(path).relative_to(root))}: {result}")
         else:
-            whole.append(place)
+            whole.append(number)
             read.add(label)
     for (path, label), result in zip(files, results, strict=True):
         if label not in read:
-            name = Path(path).relative_to(root)
-            raise SightlineError(
+            name = shown_name(Path(path).relative_to(root))
+            raise DamagedFileError(
                 f"no picture in the class folder of {name} can be read ({result}); "
-                "mend it or remove the folder"
+                "repair it or remove the folder"
             )
     stacked = np.stack([result for result in results if not isinstance(result, str)])
-    images = ImageFiles([paths[place] for place in whole], size=size, sums=stacked) if stream else stacked
-    return Split(images, np.array([files[place][1] for place in whole])), skipped
+    images = ImageFiles([paths[number] for number in whole], size=size, sums=stacked) if stream else stacked
+    return Split(images, np.array([files[number][1] for number in whole])), skipped

@@ -1,11 +1,9 @@
 """Batches of a split, the same for the same seed and epoch, from whichever step one begins.
 
-`ResidentBatches` keeps the images on the device and augments there; `StreamedBatches` has worker processes
-read them. Both follow one protocol: `len(batches)` steps per epoch, `batches.epoch(number, start)` yields.
-
-Batches whose images worker processes read, wherever they lie, and may put through a Compose.
-
-Which images each step of an epoch takes: a pure function of the seed and the epoch.
+`ResidentBatches` keeps the images on the device and augments there. `StreamedBatches` has worker processes
+read them, wherever they lie, and may put them through a Compose. Both follow one protocol: `len(batches)`
+steps per epoch, and `batches.epoch(number, start)` yields them. Which images a step takes is a pure function
+of the seed and the epoch.
 """
 
 from __future__ import annotations
@@ -27,12 +25,12 @@ from sightline.data.augment import Augmentation, Draws, random_generator, reseed
 from sightline.data.dataset import Dataset, Split
 from sightline.data.image_files import ImageFiles
 from sightline.data.splits import part_of
-from sightline.errors import SightlineError
+from sightline.errors import DamagedFileError, InputError, SightlineError
 
 if TYPE_CHECKING:
     import albumentations
 
-_ORDER = 2  # the random stream, beside those of the augmentation
+_ORDER = 2  # the random stream, next to those of the augmentation
 
 
 class Batch(NamedTuple):
@@ -56,7 +54,7 @@ class Plan:
         shard: tuple[int, int],
     ) -> None:
         if batch_size < 1:
-            raise SightlineError(f"batch_size is {batch_size}; it needs 1 or more")
+            raise InputError(f"batch_size is {batch_size}; it needs 1 or more")
         self.count, self.batch_size, self.seed, self.shuffle = count, batch_size, seed, shuffle
         self.shard = shard
         self.stream = shard[:1] if shard[1] > 1 else ()  # tells this part's random stream from the others'
@@ -94,8 +92,10 @@ class StreamedBatches:
     batches ready or in the making, and no other image is in memory if they stay in their files. Workers live
     for an epoch and end with it, also when the consumer stops early or fails.
 
-    Raises SightlineError if a Compose does not return uint8 images of the split's size, or a file cannot be
-    read.
+    Raises:
+        InputError: A Compose does not return uint8 images of the split's size, or the augmentation does not
+            fit the images.
+        DamagedFileError: A file cannot be read.
     """
 
     def __init__(
@@ -123,7 +123,7 @@ class StreamedBatches:
         self._device = torch.device(device)
         self._num_workers = min(os.cpu_count() or 1, 8) if num_workers is None else num_workers
         self._pictures.check()
-        self._draw(0)  # what does not fit is told now
+        self._draw(0)  # what does not fit is an error now
 
     def __len__(self) -> int:
         """Steps per epoch."""
@@ -151,7 +151,7 @@ class StreamedBatches:
         with self._load(tasks) as loaded:
             for indices, pixels in zip(parts, loaded, strict=True):
                 if isinstance(pixels, str):
-                    raise SightlineError(pixels)
+                    raise DamagedFileError(pixels)
                 images = self._finish(pixels.to(self._device, non_blocking=True), indices, draws)
                 yield Batch(images, self._labels[indices].to(self._device), indices.to(self._device))
 
@@ -221,9 +221,9 @@ class _Pictures(torch.utils.data.Dataset):
         seed = (0, 0, 0)
         out = self[seed, np.zeros(1, np.int64)]
         if isinstance(out, str):
-            raise SightlineError(out)
+            raise DamagedFileError(out)
         if out.dtype != np.uint8 or out.shape[1:] != self.images.shape[1:]:
-            raise SightlineError(
+            raise InputError(
                 f"the transform turns uint8 {self.images.shape[1:]} images into {out.dtype} {out.shape[1:]};"
                 " it has to keep type and size (normalising is the model's first layer)"
             )
@@ -237,7 +237,7 @@ def _single_thread(worker: int) -> Any:
 class ResidentBatches:
     """Batches of a data set that lies on the device whole, augmented there a batch at a time.
 
-    fill: three values in [0, 1] for holes and padding, the mean of the training split. shuffle: a new
+    fill: three values in [0, 1] for cutouts and padding, the mean of the training split. shuffle: a new
     order in each epoch. drop_last: leave out a last batch that is not full, unless it is the only one.
     shard: (part, parts) yields that part of each batch, one of `parts` that together are the batch.
     Whatever is drawn is a pure function of (seed, epoch).
@@ -268,7 +268,7 @@ class ResidentBatches:
         self._fill = tuple(float(value) for value in fill)
         self._images = torch.from_numpy(np.ascontiguousarray(split.images)).to(device)  # (N, H, W, 3)
         self._labels = torch.from_numpy(split.labels).to(device)
-        self._augmentation.draw(0, self._image_size, seed=seed, epoch=0)  # what does not fit is told now
+        self._augmentation.draw(0, self._image_size, seed=seed, epoch=0)  # what does not fit is an error now
 
     def __len__(self) -> int:
         """Steps per epoch."""

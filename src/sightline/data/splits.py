@@ -43,8 +43,8 @@ def stratified_subset(labels: np.ndarray, limit: int, *, seed: int) -> np.ndarra
     """
     order = np.random.default_rng(seed).permutation(len(labels))
     shuffled = labels[order]
-    place = np.empty(len(labels))  # of each image within its class, from 0 to 1
+    position = np.empty(len(labels))  # of each image within its class, from 0 to 1
     for label in np.unique(labels):
         members = np.flatnonzero(shuffled == label)
-        place[members] = (np.arange(len(members)) + 0.5) / len(members)
-    return np.sort(order[np.argsort(place, kind="stable")[:limit]])
+        position[members] = (np.arange(len(members)) + 0.5) / len(members)
+    return np.sort(order[np.argsort(position, kind="stable")[:limit]])

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from sightline import distributed
-from sightline.errors import SightlineError
+from sightline.errors import InputError
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
@@ -22,7 +22,8 @@ MEMORY_FORMATS = {"channels_last": torch.channels_last, "contiguous": torch.cont
 def to_float(images: torch.Tensor | np.ndarray) -> torch.Tensor:
     """Turn uint8 (B, H, W, 3) into float32 (B, 3, H, W) in [0, 1]; the result is channels_last in memory.
 
-    Raises SightlineError for anything but uint8 with three channels at the end.
+    Raises:
+        InputError: Anything but uint8 with three channels at the end.
 
     >>> to_float(np.full((1, 2, 2, 3), 255, np.uint8)).shape
     torch.Size([1, 3, 2, 2])
@@ -30,26 +31,25 @@ def to_float(images: torch.Tensor | np.ndarray) -> torch.Tensor:
     pixels = torch.from_numpy(images) if isinstance(images, np.ndarray) else images
     if pixels.dtype != torch.uint8 or pixels.ndim != 4 or pixels.shape[3] != 3:
         came = f"{pixels.dtype} {tuple(pixels.shape)}"
-        raise SightlineError(
-            f"images are {came}; to_float takes uint8 (B, H, W, 3), as a data set holds them"
-        )
+        raise InputError(f"images are {came}; to_float takes uint8 (B, H, W, 3), as a data set holds them")
     return pixels.permute(0, 3, 1, 2).to(torch.float32).div_(255)
 
 
 def choose_device(name: str = "auto") -> torch.device:
     """Return the device called `name`: "auto" (CUDA, else MPS, else CPU), "cpu", "cuda", "cuda:1", "mps".
 
-    Raises SightlineError if this machine does not have it, or if several processes cannot share it.
+    Raises:
+        InputError: This machine does not have it, or several processes cannot share it.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     kind = name.partition(":")[0]
-    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if kind not in there:
-        raise SightlineError(f"device {name!r} is not known; use auto, cpu, cuda or mps")
-    if not there[kind]:
-        raise SightlineError(
-            f"device {name!r} is not there: PyTorch sees none on this machine; use cpu or auto"
+    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if kind not in available:
+        raise InputError(f"device {name!r} is not known; use auto, cpu, cuda or mps")
+    if not available[kind]:
+        raise InputError(
+            f"device {name!r} is not available: PyTorch sees none on this machine; use cpu or auto"
         )
     return distributed.own_device(torch.device(name))
 
@@ -74,14 +74,14 @@ def _cpu_multiplies_bfloat16() -> bool:
 def choose_memory_format(name: str = "auto") -> torch.memory_format:
     """Return the memory format called `name`; "auto" is channels_last, the usual one for convolutions."""
     if name not in ("auto", *MEMORY_FORMATS):
-        raise SightlineError(f"memory format {name!r} is not known; use auto, {', '.join(MEMORY_FORMATS)}")
+        raise InputError(f"memory format {name!r} is not known; use auto, {', '.join(MEMORY_FORMATS)}")
     return MEMORY_FORMATS["channels_last" if name == "auto" else name]
 
 
 def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager:
     """Return the context in which a forward pass runs in `precision`."""
     if precision not in PRECISIONS:
-        raise SightlineError(f"precision {precision!r} is not known; use auto, {', '.join(PRECISIONS)}")
+        raise InputError(f"precision {precision!r} is not known; use auto, {', '.join(PRECISIONS)}")
     if precision == "float32":
         return contextlib.nullcontext()
     return torch.autocast(device.type, dtype=PRECISIONS[precision])

@@ -1,7 +1,4 @@
-"""Layers of a model by name, and names by layer, as `model.named_modules()` spells them.
-
-The first layer of every model here: pictures in [0, 1] in, standardised channels out.
-"""
+"""The layer that every model here begins with; and layers by name, as `named_modules()` spells them."""
 
 from __future__ import annotations
 
@@ -10,11 +7,11 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from sightline.errors import SightlineError, nearest
+from sightline.errors import InputError, nearest
 
 
 class Normalize(nn.Module):
-    """(x - mean) / std per channel, (B, 3, H, W) to (B, 3, H, W); no parameters, saved with the weights."""
+    """(x - mean) / std per channel, (B, 3, H, W) to (B, 3, H, W): images in [0, 1] in, no parameters."""
 
     mean: torch.Tensor
     std: torch.Tensor
@@ -32,7 +29,8 @@ class Normalize(nn.Module):
 def find_layer(model: nn.Module, name: str) -> nn.Module:
     """Return the submodule of `model` called `name`, such as "layer3" or "backbone.layer3.0".
 
-    Raises SightlineError with the nearest names if there is none.
+    Raises:
+        InputError: There is none; the error has the nearest names.
 
     >>> find_layer(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU()), "1")
     ReLU()
@@ -41,14 +39,15 @@ def find_layer(model: nn.Module, name: str) -> nn.Module:
     modules = dict(model.named_modules(remove_duplicate=False))
     if not name or name not in modules:
         names = [known for known in modules if known]
-        raise SightlineError(f"{type(model).__name__} has no layer {name!r}; {nearest(name, names)}")
+        raise InputError(f"{type(model).__name__} has no layer {name!r}; {nearest(name, names)}")
     return modules[name]
 
 
 def layer_name(model: nn.Module, layer: nn.Module) -> str:
     """Return the name of the submodule `layer` within `model`.
 
-    Raises SightlineError if it is not part of the model.
+    Raises:
+        InputError: It is not part of the model.
 
     >>> model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU())
     >>> layer_name(model, model[1])
@@ -57,7 +56,7 @@ def layer_name(model: nn.Module, layer: nn.Module) -> str:
     for name, module in model.named_modules():
         if module is layer and name:
             return name
-    raise SightlineError(
+    raise InputError(
         f"the layer {type(layer).__name__} is not a part of this {type(model).__name__}; "
         "pass one of its submodules, or the name of one"
     )

@@ -20,9 +20,10 @@ from sightline.errors import (
     InputError,
     InputTypeError,
     NotFoundError,
+    SightlineError,
 )
 from sightline.extensions import resolve, spelled
-from sightline.files import write_atomic, write_text
+from sightline.files import check_regular, read_json, write_atomic, write_json
 from sightline.models.custom_resnet import custom_resnet
 from sightline.models.device import device_of, evaluating
 from sightline.models.layers import Normalize
@@ -36,10 +37,18 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "custom_resnet": custom_resnet,
     "speednet": speednet,
 }
+"""Models by name: functions `(num_classes, normalize, **options)` that return a `torch.nn.Module`."""
+
+_GIVEN = ("num_classes", "normalize")
 
 
 def create_model(
-    model: str | Callable[..., nn.Module], data: Dataset, *, seed: int = 0, **options: Any
+    model: str | Callable[..., nn.Module],
+    data: Dataset,
+    *,
+    seed: int = 0,
+    trust: Collection[str] | None = None,
+    **options: Any,
 ) -> nn.Module:
     """Return a new model for `data`: as many logits as classes, its channel statistics inside.
 
@@ -48,17 +57,19 @@ def create_model(
 
     Args:
         model: A name of :data:`MODELS`, of a plugin, "package.module:function", or a function
-            `(num_classes, normalize, **options) -> Module`. `normalize` is the layer that it begins with:
-            images come in as (B, 3, H, W) in [0, 1].
-        data: What it is for.
+            `(num_classes, normalize, **options)`. It returns a `torch.nn.Module` that takes images
+            (B, 3, H, W) in [0, 1], applies `normalize` to them first and returns logits (B, num_classes).
+        data: Gives the number of classes, the statistics of the channels and the training images.
         seed: Of the initial weights.
-        **options: Further arguments of the function.
+        trust: Modules that may be imported for a name that stands in a file; None for a name of your own.
+        **options: Further arguments of the function, checked by its annotations.
 
     Raises:
-        InputError: An unknown name, or an option that the function does not take.
+        InputError: An unknown name, a function of other arguments, or an option that does not fit.
         InputTypeError: The function returns something else than a Module.
+        UntrustedError: The name would import a module that is not in `trust`.
     """
-    function = resolve("model", model, MODELS)
+    function = resolve("model", model, MODELS, trust=trust)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         made = _build(function, data.num_classes, Normalize(data.mean.tolist(), data.std.tolist()), options)
@@ -71,11 +82,27 @@ def create_model(
 def check_options(
     where: str, function: Callable[..., nn.Module], options: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Return the options of a model as its function takes them; the first two arguments are not among them.
+    """Return the options of a model as its function takes them.
 
-    Raises InputError, with `where` before the option's name, for one that does not fit.
+    Args:
+        where: What an error says before the option's name.
+        function: A model's function.
+        options: Its arguments but `num_classes` and `normalize`.
+
+    Raises:
+        InputError: The function lacks one of those two arguments, or an option does not fit.
     """
-    return checked_options(where, options, function, given=list(inspect.signature(function).parameters)[:2])
+    name = getattr(function, "__name__", str(function))
+    if not callable(function):
+        raise InputTypeError(f"model {name!r} is a {type(function).__name__}; it has to be a function")
+    parameters = inspect.signature(function).parameters
+    takes_any = any(one.kind is one.VAR_KEYWORD for one in parameters.values())
+    if missing := [given for given in _GIVEN if given not in parameters and not takes_any]:
+        raise InputError(
+            f"model {name!r} takes ({', '.join(parameters)}) and lacks {' and '.join(missing)}; its function "
+            "has to take (num_classes, normalize, **options) and to apply normalize to the images first"
+        )
+    return checked_options(where, options, function, given=_GIVEN)
 
 
 def _build(
@@ -84,9 +111,12 @@ def _build(
     name = getattr(function, "__name__", str(function))
     checked = check_options(f"options of model {name}: ", function, options)
     try:
-        made = function(num_classes, normalize, **checked)
-    except TypeError as error:
-        raise InputError(f"model {name!r} cannot be made with options {dict(options)}: {error}") from error
+        made = function(num_classes=num_classes, normalize=normalize, **checked)
+    except SightlineError:
+        raise
+    except Exception as error:  # options that do not fit together can make a network raise anything
+        reason = str(error).partition("\n")[0][:200]
+        raise InputError(f"model {name!r} cannot be made with options {dict(options)}: {reason}") from error
     if not isinstance(made, nn.Module):
         raise InputTypeError(
             f"model {name!r} returned a {type(made).__name__}; its function has to return a torch.nn.Module"
@@ -106,16 +136,16 @@ def save_model(
     """Write `model.safetensors` and `model.json`, from which :func:`load_model` makes it again.
 
     Args:
-        folder: Where.
+        folder: Where; it exists.
         model: With the weights to keep.
         name: What `create_model` was given: a name, or the function, which has to live in a module.
-        options: The other arguments that it was made with.
+        options: The other arguments that it was made with, as JSON can write them.
         data: The data set that it was made for.
         epoch: The one that the weights come from.
+
+    Raises:
+        InputError: A function that another process cannot find, or an option that JSON cannot write.
     """
-    tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in model.state_dict().items()}
-    packed = safetensors.torch.save(tensors)
-    write_atomic(folder / "model.safetensors", lambda file: file.write(packed))
     card = {
         "name": spelled(name),
         "options": dict(options),
@@ -125,7 +155,18 @@ def save_model(
         "parameters": sum(p.numel() for p in model.parameters()),
         "summary": summarize(model, data.image_size),
     }
-    write_text(folder / "model.json", json.dumps(card, indent=2))
+    for option, value in options.items():
+        try:
+            json.dumps(value, allow_nan=False)
+        except (TypeError, ValueError):
+            raise InputError(
+                f"option {option} of model {card['name']!r} is {value!r}, which cannot be saved; "
+                "numbers, texts, lists and tables can"
+            ) from None
+    tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in model.state_dict().items()}
+    packed = safetensors.torch.save(tensors)
+    write_atomic(folder / "model.safetensors", lambda file: file.write(packed))
+    write_json(folder / "model.json", card)
 
 
 def load_model(folder: Path, *, trust: Collection[str] | None = ()) -> tuple[nn.Module, dict[str, Any]]:
@@ -134,37 +175,71 @@ def load_model(folder: Path, *, trust: Collection[str] | None = ()) -> tuple[nn.
     Args:
         folder: The folder of a run, or another that holds both files.
         trust: Modules that may be imported to make a model which is not the package's own; their submodules
-            too. None allows all.
+            too. Importing runs their code. None allows all.
 
     Raises:
         NotFoundError: A file is missing.
         DamagedFileError: A file is damaged, or weights and card do not fit.
+        InputError: The card names a model that is not known here.
         UntrustedError: The card names a function in a module that is not trusted.
     """
     card_path, weights_path = folder / "model.json", folder / "model.safetensors"
+    card = read_json(card_path, otherwise="train first, or resume the run")
+    if problem := _card_problem(card):
+        raise DamagedFileError(f"{card_path} is not a model's card: {problem}; train again or resume the run")
     try:
-        card = json.loads(card_path.read_text(encoding="utf-8"))
-        name, options, classes = card["name"], card["options"], len(card["class_names"])
-    except FileNotFoundError as error:
-        raise NotFoundError(f"{error.filename} is missing; train first, or resume the run") from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise DamagedFileError(
-            f"{card_path} is not a model's card: {error}; train again or resume the run"
-        ) from None
-    try:
-        model = _build(resolve("model", name, MODELS, trust=trust), classes, Normalize(), options)
+        function = resolve("model", card["name"], MODELS, trust=trust)
     except InputError as error:
+        raise InputError(f"{card_path}: {error}, or install the package that adds it") from None
+    try:
+        model = _build(function, len(card["class_names"]), Normalize(), card["options"])
+    except SightlineError as error:
         raise DamagedFileError(f"{card_path} names a model that cannot be made: {error}") from None
     try:
-        model.load_state_dict(safetensors.torch.load_file(weights_path))
+        check_regular(weights_path)
+        weights = safetensors.torch.load_file(weights_path)
     except FileNotFoundError:
         raise NotFoundError(f"{weights_path} is missing; train first, or resume the run") from None
-    except (safetensors.SafetensorError, RuntimeError) as error:
-        first = str(error).splitlines()[0]
+    except (safetensors.SafetensorError, ValueError, OSError) as error:
         raise DamagedFileError(
-            f"{weights_path} does not hold the weights of its model.json: {first}"
+            f"{weights_path} does not hold the weights of its model.json ({error}); resume the run"
         ) from None
+    if problem := state_problem(weights, model.state_dict()):
+        raise DamagedFileError(f"{weights_path} does not hold the weights of its model.json: {problem}")
+    model.load_state_dict(weights)
     return model.eval(), card
+
+
+def _card_problem(card: Mapping[str, Any]) -> str | None:
+    """What is wrong with a model's card, in words; None if nothing is."""
+    name, names, size = card.get("name"), card.get("class_names"), card.get("image_size")
+    if not isinstance(name, str):
+        return f"name is {name!r}, no text"
+    if not isinstance(names, list) or not names or not all(isinstance(one, str) for one in names):
+        return f"class_names is {names!r}, no list of names"
+    if (
+        not isinstance(size, list)
+        or len(size) != 2
+        or not all(type(n) is int and 0 < n < 2**15 for n in size)
+    ):
+        return f"image_size is {size!r}, not height and width in pixels"
+    if not isinstance(card.get("options"), dict):
+        return f"options is {card.get('options')!r}, no table"
+    if type(card.get("epoch")) is not int:
+        return f"epoch is {card.get('epoch')!r}, no number"
+    return None
+
+
+def state_problem(found: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor]) -> str | None:
+    """Say in which tensor two states of a model differ first, None where they have the same ones."""
+    for name in [*wanted, *found]:
+        if name not in found:
+            return f"it lacks the tensor {name!r}"
+        if name not in wanted:
+            return f"it has a tensor {name!r}, which this model does not have"
+        if found[name].shape != wanted[name].shape:
+            return f"its tensor {name!r} is {tuple(found[name].shape)} and not {tuple(wanted[name].shape)}"
+    return None
 
 
 def summarize(model: nn.Module, image_size: Sequence[int], *, batch_size: int = 1) -> str:

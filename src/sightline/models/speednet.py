@@ -23,9 +23,11 @@ import torch
 from annotated_types import Ge, Le, Len
 from torch import nn
 
+from sightline.errors import InputError
 from sightline.models.layers import Normalize
 from sightline.signatures import Share
 
+_SMALLEST = 9  # pixels: the whitening takes one, and each of the three poolings half of what is left
 Channels = Annotated[int, Ge(1), Le(8192)]
 
 
@@ -98,7 +100,16 @@ class SpeedNet(nn.Module):
 
         The filters are the eigenvectors of the patches' second moments, divided by
         sqrt(eigenvalue + eps), with both signs: 12 + 12.
+
+        Raises:
+            InputError: The images are too small for this network.
         """
+        height, width = images.shape[1:3]
+        if min(height, width) < _SMALLEST:
+            raise InputError(
+                f"the model cannot take images of {height}x{width} pixels: speednet needs at least "
+                f"{_SMALLEST}x{_SMALLEST}"
+            )
         pixels = torch.from_numpy(images[:count]).permute(0, 3, 1, 2).double() / 255  # (N, 3, H, W)
         pixels = (pixels - self.normalize.mean.double().cpu()) / self.normalize.std.double().cpu()
         patches = pixels.unfold(2, 2, 1).unfold(3, 2, 1)  # (N, 3, H-1, W-1, 2, 2)
@@ -128,9 +139,14 @@ def speednet(
     residual: bool = False,
     bn_momentum: Share = 0.4,
 ) -> SpeedNet:
-    """The fast small network; `widths` are the channels of its three blocks.
+    """The fast small network, for images of at least 9x9 pixels.
 
-    residual: three convolutions per block instead of two, the last two bridged. bn_momentum: share of a
-    batch in the running statistics; 0.4 follows weights that move fast in a short training.
+    Args:
+        num_classes: Logits.
+        normalize: The first layer, with the statistics of the channels.
+        widths: Channels of the three blocks.
+        residual: Three convolutions per block instead of two, the last two bridged.
+        bn_momentum: Share of a batch in the running statistics; 0.4 follows weights that move fast in a short
+            training.
     """
     return SpeedNet(num_classes, normalize, widths=widths, residual=residual, bn_momentum=bn_momentum)

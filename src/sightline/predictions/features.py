@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from sightline.data import Split
-from sightline.errors import SightlineError
+from sightline.errors import InputError
 from sightline.models.layers import layer_name
 from sightline.predictions.inference import predict
 from sightline.predictions.table import Predictions
@@ -29,13 +29,14 @@ def predict_features(
     batch_size: int = 500,
     precision: str = "float32",
 ) -> tuple[Predictions, np.ndarray]:
-    """Return what `predict` returns, and beside it the features of every image, (N, D) float32.
+    """Return what `predict` returns, and the features of every image, (N, D) float32.
 
     The features are the input of the linear layer that runs last: it is found as the model runs, so its
     name, its depth and the order in which layers were declared do not matter. Arguments as of `predict`.
 
-    Raises SightlineError as `predict` does, or if the last linear layer is missing, does not read one
-    vector per image, or does not put out one number per class.
+    Raises:
+        InputError: As `predict` does, or the last linear layer is missing, does not read one vector per
+            image, or does not put out one number per class.
     """
     with head_inputs(model) as batches:
         predictions = predict(
@@ -43,13 +44,13 @@ def predict_features(
         )
     for layer, features in batches:
         if layer.out_features != len(predictions.class_names) or features.ndim != 2:
-            raise SightlineError(
+            raise InputError(
                 f"the last linear layer {layer_name(model, layer)!r} takes {tuple(features.shape)} and has "
                 f"{layer.out_features} outputs; features need one that takes (B, D) and has "
                 f"{len(predictions.class_names)}, one per class"
             )
     if sum(len(features) for _, features in batches) != len(split):
-        raise SightlineError(
+        raise InputError(
             f"no linear layer ran in {type(model).__name__}; features are the input of a last nn.Linear: "
             "end the model with one, and compile it only afterwards"
         )

@@ -28,7 +28,8 @@ from torch.nn import functional as F
 from sightline import distributed
 from sightline.data import Split
 from sightline.data.splits import part_of
-from sightline.errors import InputError, nearest
+from sightline.errors import InputError
+from sightline.extensions import resolve
 from sightline.models import autocast, device_of, evaluating, to_float
 from sightline.predictions.table import Predictions
 
@@ -137,7 +138,7 @@ def predict_tta(
     Args:
         model: As of :func:`predict`, as are all arguments but `tta`.
         split: N images with their labels.
-        tta: A name of :data:`TTA`, or a function like those.
+        tta: A name of :data:`TTA`, of a plugin, "package.module:function", or a function like those.
         class_names: C names.
         batch_size: Images in one forward pass.
         precision: "float32", "bfloat16" or "float16".
@@ -145,9 +146,7 @@ def predict_tta(
     Raises:
         InputError: As `predict` does, or for an unknown name.
     """
-    if isinstance(tta, str) and tta not in TTA:
-        raise InputError(f"test-time augmentation {tta!r} is not known; {nearest(tta, list(TTA))}")
-    function = TTA[tta] if isinstance(tta, str) else tta
+    function = resolve("tta", tta, TTA)
     device = device_of(model)
     weights: list[float] = []
     blocks: list[torch.Tensor] = []
@@ -201,7 +200,12 @@ def predict_shared(
 
 
 def predict_tta_shared(
-    model: nn.Module, split: Split, *, tta: str, class_names: Sequence[str], precision: str = "float32"
+    model: nn.Module,
+    split: Split,
+    *,
+    tta: str | TestTimeAugmentation,
+    class_names: Sequence[str],
+    precision: str = "float32",
 ) -> TtaPredictions:
     """Return what :func:`predict_tta` returns, each process having done its part of the rows."""
 

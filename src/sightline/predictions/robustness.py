@@ -14,7 +14,7 @@ import numpy as np
 
 from sightline.data import CORRUPTIONS, Split, corrupt
 from sightline.data.corruptions import SEVERITIES, Corruption
-from sightline.errors import SightlineError
+from sightline.errors import InputError
 from sightline.models import to_float
 from sightline.predictions.table import Predictions
 
@@ -23,10 +23,12 @@ _FLOATS = 2**24  # of pictures that are worked on at once: 64 MB
 
 @dataclass(frozen=True, eq=False)
 class CorruptedPredictions:
-    """What became of a sample of n images.
+    """Which of a sample of n images are predicted right.
 
-    index: (n,) their places in the split, ascending. clean: (n,) bool, right as they are. corrupted: the
-    same after each (name of a corruption, severity).
+    Attributes:
+        index: (n,), their indices in the split, ascending.
+        clean: (n,) bool, right as they are.
+        corrupted: The same after each (name of a corruption, severity).
     """
 
     index: np.ndarray
@@ -45,15 +47,22 @@ def predict_corrupted(
 ) -> CorruptedPredictions:
     """Return which images of a sample are right as they are and after each corruption and severity.
 
-    predict_split: from a split to its predictions, such as `predict` with a model; it sees corrupted images
-    rounded to uint8, as they would be stored. sample: how many images, drawn without replacement; None
-    or more than there are for all. A full split costs one pass per corruption and severity.
-    seed: of the sample and of the corruptions.
+    It costs one pass over the sample for each corruption and severity.
 
-    Raises SightlineError for a sample of no images, or another severity than 1, 2 and 3.
+    Args:
+        predict_split: From a split to its predictions, such as `predict` with a model; it sees corrupted
+            images rounded to uint8, as they would be stored.
+        split: The images.
+        corruptions: By name.
+        severities: Of 1, 2 and 3.
+        sample: How many images, drawn without replacement; None, or more than there are, for all.
+        seed: Of the sample and of the corruptions.
+
+    Raises:
+        InputError: A sample of no images, or another severity.
     """
     if sample is not None and sample < 1:
-        raise SightlineError(f"sample is {sample}; robustness needs at least one image, or None for all")
+        raise InputError(f"sample is {sample}; robustness needs at least one image, or None for all")
     order = np.random.default_rng(seed).permutation(len(split))
     index = np.sort(order[:sample])
     chosen = Split(split.images[index], split.labels[index])  # read once, where images are files

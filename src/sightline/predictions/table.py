@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sightline.errors import SightlineError
-from sightline.files import atomic_path
+from sightline.errors import DamagedFileError, InputError, NotFoundError, SightlineError
+from sightline.files import SCHEMA, atomic_path, check_regular, check_schema
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,7 +29,13 @@ if TYPE_CHECKING:
 class Predictions:
     """Logits of N images and C classes, with their labels.
 
-    logits: (N, C) float. labels: (N,) integers in 0..C-1. class_names: C strings.
+    Attributes:
+        logits: (N, C) float.
+        labels: (N,) integers in 0..C-1.
+        class_names: C strings.
+
+    Raises:
+        InputError: Shapes that do not agree.
     """
 
     logits: np.ndarray
@@ -39,7 +45,7 @@ class Predictions:
     def __post_init__(self) -> None:
         n, c = len(self.labels), len(self.class_names)
         if self.logits.shape != (n, c):
-            raise SightlineError(
+            raise InputError(
                 f"logits are {self.logits.shape}; {n} labels and {c} class names need ({n}, {c})"
             )
 
@@ -110,7 +116,8 @@ def write_predictions(path: Path, predictions: Predictions) -> None:
     flat = pa.array(np.ascontiguousarray(predictions.logits, dtype=np.float32).ravel())
     logits = pa.FixedSizeListArray.from_arrays(flat, predictions.logits.shape[1])
     table = table.append_column("logits", logits)
-    table = table.replace_schema_metadata({"class_names": json.dumps(list(predictions.class_names))})
+    names = json.dumps(list(predictions.class_names))
+    table = table.replace_schema_metadata({"class_names": names, "schema": str(SCHEMA)})
     with atomic_path(path) as partial:
         pq.write_table(table, partial, compression="zstd")
 
@@ -118,20 +125,44 @@ def write_predictions(path: Path, predictions: Predictions) -> None:
 def read_predictions(path: Path) -> Predictions:
     """Read what :func:`write_predictions` wrote.
 
-    Raises SightlineError if the file is missing, damaged, or has no logits.
+    Raises:
+        NotFoundError: There is no such file.
+        DamagedFileError: It is damaged, or has no logits.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
+        check_regular(path)
         table = pq.read_table(path, columns=["label", "logits"])
-        names = tuple(json.loads(table.schema.metadata[b"class_names"]))
+        metadata = table.schema.metadata
+        check_schema(path, int(metadata.get(b"schema", 1)))
+        names = json.loads(metadata[b"class_names"])
+        if not names or not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise ValueError("class_names")
+        logits = table["logits"].combine_chunks().flatten().to_numpy().reshape(-1, len(names))
+        labels = table["label"].to_numpy()
+        if (
+            not len(labels)
+            or len(labels) != len(logits)
+            or not 0 <= labels.min() <= labels.max() < len(names)
+        ):
+            raise ValueError("label")
+        "".join(names).encode()  # half a character could not be written anywhere
+    except SightlineError:
+        raise
     except FileNotFoundError:
-        raise SightlineError(f"{path} is not there; 'sightline analyze RUN' writes it") from None
-    except (pa.ArrowException, KeyError, TypeError, ValueError) as error:
-        raise SightlineError(
-            f"{path} is not a table of predictions ({type(error).__name__}); write it again with "
-            "'sightline analyze RUN'"
+        raise NotFoundError(f"{path} is missing; 'sightline analyze RUN' writes it") from None
+    except (
+        *(pa.ArrowException, OSError, LookupError, TypeError, ValueError, AttributeError),
+        *(RecursionError, MemoryError),
+    ) as error:
+        raise DamagedFileError(
+            f"{path} is not a table of predictions ({type(error).__name__}: {_first_line(error)}); "
+            "write it again with 'sightline analyze RUN'"
         ) from None
-    logits = table["logits"].combine_chunks().flatten().to_numpy().reshape(-1, len(names))
-    return Predictions(logits, table["label"].to_numpy(), names)
+    return Predictions(logits, labels, tuple(names))
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0][:120]

@@ -17,18 +17,24 @@ from typing import Any
 
 import numpy as np
 
-from sightline.errors import SightlineError
-from sightline.files import write_atomic
+from sightline.data.npz import read_arrays
+from sightline.errors import DamagedFileError, InputError, NotFoundError
+from sightline.files import check_regular, write_atomic
 
 
 @dataclass(frozen=True)
 class Dynamics:
     """Margin and probability of the label, from the pass that trained, for E epochs and N training images.
 
-    margin: (E, N) float16, the logit of the label minus the largest other one (Pleiss 2020, eq. 1).
-    probability: (E, N) float16 in [0, 1], of the label. Both in the order of the training split, and NaN
-    where an image was not trained on in that epoch: held out to validate, say. They are of the image as it
-    was augmented then, before the step that it led to.
+    Both are in the order of the training split, and NaN where an image was not trained on in that epoch: held
+    out to validate, say. They are of the image as it was augmented then, before the step that it led to.
+
+    Attributes:
+        margin: (E, N) float16, the logit of the label minus the largest other one (Pleiss 2020, eq. 1).
+        probability: (E, N) float16 in [0, 1], of the label.
+
+    Raises:
+        InputError: Two arrays that are not (E, N).
     """
 
     margin: np.ndarray
@@ -36,7 +42,7 @@ class Dynamics:
 
     def __post_init__(self) -> None:
         if self.margin.ndim != 2 or self.margin.shape != self.probability.shape:
-            raise SightlineError(
+            raise InputError(
                 f"margin is {self.margin.shape} and probability {self.probability.shape}; "
                 "training dynamics are two arrays (E, N)"
             )
@@ -65,19 +71,19 @@ def save_dynamics(path: Path, dynamics: Dynamics) -> None:
 def load_dynamics(path: str | Path) -> Dynamics:
     """Read what :func:`save_dynamics` wrote.
 
-    Raises SightlineError if the file is missing or damaged.
+    Raises:
+        NotFoundError: There is no such file.
+        DamagedFileError: It is damaged.
     """
     try:
-        # Opened here, because numpy leaves a file that is no zip open.
-        with Path(path).open("rb") as file, zipfile.ZipFile(file):
-            file.seek(0)
-            with np.load(file, allow_pickle=False) as arrays:
-                return Dynamics(arrays["margin"], arrays["probability"])
+        check_regular(path)
+        arrays = read_arrays(path)
+        return Dynamics(arrays["margin"], arrays["probability"])
     except FileNotFoundError:
-        raise SightlineError(
-            f"{path} is not there; training writes it: train again with 'sightline run'"
+        raise NotFoundError(
+            f"{path} is missing; training writes it: train again with 'sightline run'"
         ) from None
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise SightlineError(
+        raise DamagedFileError(
             f"{path} does not hold training dynamics ({error}); train again with 'sightline run'"
         ) from None

@@ -19,7 +19,7 @@ _X, _Y = np.meshgrid(np.arange(SIZE, dtype=np.float32) + 0.5, np.arange(SIZE, dt
 def draw(silhouette: Silhouette, count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Return `count` pictures of one shape and the masks of what is visible of it.
 
-    Pictures are uint8 (count, SIZE, SIZE, 3); masks bool (count, SIZE, SIZE). Place, size, rotation,
+    Pictures are uint8 (count, SIZE, SIZE, 3); masks bool (count, SIZE, SIZE). Position, size, rotation,
     colours and textures are drawn from `rng` and say nothing about the shape.
     """
     ground_light = _uniform(rng, count, 0.2, 0.8)
@@ -27,7 +27,7 @@ def draw(silhouette: Silhouette, count: int, rng: np.random.Generator) -> tuple[
     for _ in range(2):
         _cover(image, _strokes(count, rng, radius=(0.5, 1.4)), _palette(_uniform(rng, count, 0.1, 0.9), rng))
 
-    distance, u, v = _place(silhouette, count, rng)  # (n, SIZE, SIZE), pixels
+    distance, u, v = _positioned(silhouette, count, rng)  # (n, SIZE, SIZE), pixels
     cover = np.clip(0.5 - distance, 0, 1)
     shadow = 0.4 * np.roll(cover, (1, 1), axis=(1, 2))[..., None]
     image *= 1 - shadow
@@ -120,12 +120,12 @@ def _clouds(a: np.ndarray, b: np.ndarray, rng: np.random.Generator) -> np.ndarra
 
 
 def _smooth_rows(cells: int) -> np.ndarray:
-    place = (np.arange(SIZE, dtype=np.float32) + 0.5) * cells / SIZE
-    away = np.clip(1 - abs(place[:, None] - np.arange(cells + 1)), 0, 1)
+    position = (np.arange(SIZE, dtype=np.float32) + 0.5) * cells / SIZE
+    away = np.clip(1 - abs(position[:, None] - np.arange(cells + 1)), 0, 1)
     return (away * away * (3 - 2 * away)).astype(np.float32)
 
 
-def _place(
+def _positioned(
     silhouette: Silhouette, count: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Distance to the outline in pixels, and the picture's coordinates about the centre, in radii."""

@@ -5,14 +5,13 @@ Whoever looks for label errors, shortcuts or leaks can compare what was found wi
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from sightline.data.dataset import Dataset, Split
 from sightline.data.shapes.drawing import SIZE, draw
 from sightline.data.shapes.silhouettes import SILHOUETTES
-from sightline.errors import SightlineError
+from sightline.data.shapes.truth import PlantedTruth
+from sightline.errors import InputError
 
 WRONG_SHARE = 0.02  # of the training labels
 MARKED_TRAIN = 0.6  # of the training images of the shortcut's class
@@ -28,63 +27,25 @@ _MARK = np.array(
 ALTERATIONS = ("exact", "mirrored", "brighter", "noisy")
 
 
-@dataclass(frozen=True)
-class PlantedTruth:
-    """What was planted in a generated data set; indices count from 0 within their split.
-
-    train_masks, test_masks: (N, H, W) bool, the visible pixels of each object.
-    wrong_labels: (W,) indices of training images whose label is wrong; true_labels: (W,) what is drawn.
-    shortcut_class: the class that the mark goes with in training. shortcut_train, shortcut_test: (N,)
-    bool, the images that carry it: only that class in training, only others in the test split.
-    shortcut_box: top, left, bottom, right of the mark in pixels, end exclusive.
-    leaks: (L, 2) pairs of a test image and the training image it was copied from. leak_kinds: (L,) how
-    the copy was altered, one of "exact", "mirrored", "brighter", "noisy". A copy has its true label.
-    """
-
-    train_masks: np.ndarray
-    test_masks: np.ndarray
-    wrong_labels: np.ndarray
-    true_labels: np.ndarray
-    shortcut_class: int
-    shortcut_train: np.ndarray
-    shortcut_test: np.ndarray
-    shortcut_box: tuple[int, int, int, int]
-    leaks: np.ndarray
-    leak_kinds: np.ndarray
-
-    def take(self, train: np.ndarray, test: np.ndarray) -> PlantedTruth:
-        """Return the truth of the subset with these images of each split; a leak needs both its ends."""
-        new_train = _new_places(train, len(self.train_masks))
-        new_test = _new_places(test, len(self.test_masks))
-        wrong = new_train[self.wrong_labels]
-        leaks = np.stack([new_test[self.leaks[:, 0]], new_train[self.leaks[:, 1]]], axis=1)
-        kept = (leaks >= 0).all(axis=1)
-        return PlantedTruth(
-            train_masks=self.train_masks[train],
-            test_masks=self.test_masks[test],
-            wrong_labels=wrong[wrong >= 0],
-            true_labels=self.true_labels[wrong >= 0],
-            shortcut_class=self.shortcut_class,
-            shortcut_train=self.shortcut_train[train],
-            shortcut_test=self.shortcut_test[test],
-            shortcut_box=self.shortcut_box,
-            leaks=leaks[kept],
-            leak_kinds=self.leak_kinds[kept],
-        )
-
-
 def load_shapes(*, seed: int = 0, train: int = 4000, test: int = 1000) -> Dataset:
     """Return `train` and `test` generated 32x32 pictures of ten shapes, the same for the same seed.
 
     Classes are as even as the counts allow. The truth of what was planted is in `Dataset.truth`.
-    Raises SightlineError for fewer than 100 images in a split: too few to plant anything.
+
+    Args:
+        seed: Of the pictures and of what is planted.
+        train: Training images.
+        test: Test images.
+
+    Raises:
+        InputError: Fewer than 100 images in a split, which are too few to plant anything.
 
     >>> shapes = load_shapes(train=200, test=100)
     >>> shapes.class_names[:3], shapes.image_size, len(shapes.truth.wrong_labels)
     (('circle', 'square', 'triangle'), (32, 32), 4)
     """
     if min(train, test) < 100:
-        raise SightlineError(f"shapes with {train} training and {test} test images; each split needs 100")
+        raise InputError(f"shapes with {train} training and {test} test images; each split needs 100")
     rng = np.random.default_rng(seed)
     drawn = [_pictures(count, rng) for count in (train, test)]
     (images, labels, masks), (test_images, test_labels, test_masks) = drawn
@@ -111,9 +72,9 @@ def _pictures(count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndar
     labels = rng.permutation(np.arange(count) % len(SILHOUETTES))
     images, masks = np.empty((count, SIZE, SIZE, 3), np.uint8), np.empty((count, SIZE, SIZE), bool)
     for label, silhouette in enumerate(SILHOUETTES.values()):
-        places = np.flatnonzero(labels == label)
-        for start in range(0, len(places), _CHUNK):
-            chosen = places[start : start + _CHUNK]
+        members = np.flatnonzero(labels == label)
+        for start in range(0, len(members), _CHUNK):
+            chosen = members[start : start + _CHUNK]
             images[chosen], masks[chosen] = draw(silhouette, len(chosen), rng)
     return images, labels, masks
 
@@ -178,9 +139,3 @@ def _plant_marks(images: np.ndarray, masks: np.ndarray, chosen: np.ndarray) -> n
     marked = np.zeros(len(images), bool)
     marked[chosen] = True
     return marked
-
-
-def _new_places(kept: np.ndarray, count: int) -> np.ndarray:
-    places = np.full(count, -1)
-    places[kept] = np.arange(len(kept))
-    return places

@@ -1,4 +1,4 @@
-"""Pictures that stay in their files: the same results as from memory, and a memory that does not grow."""
+"""Pictures as arrays; pictures that stay in their files, with the results of memory."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from sightline.data import (
     build_compose,
     load_data,
     preview_augmentation,
+    read_image,
 )
 from sightline.data import image_folder as folder_module
 from sightline.errors import SightlineError
@@ -30,6 +31,56 @@ from sightline.predictions import predict
 from sightline.training import Execution, constant, fit, load_recipe
 
 AUGMENTATION = Augmentation(crop_padding=2, crop_mode="zero", flip="alternate", cutout_size=4, cutout_p=0.5)
+
+
+def test_resizing_scales_the_shorter_side_crops_the_centre_and_averages(tmp_path):
+    pixels = np.zeros((40, 80, 3), np.uint8)
+    pixels[:, 20:60, 0] = 255  # what the centred square keeps
+    pixels[:, 20:60, 1] = 255 * (np.arange(40) % 2)  # fine stripes: antialiasing makes them grey
+    Image.fromarray(pixels).save(tmp_path / "wide.png")
+    image = read_image(tmp_path / "wide.png", size=(10, 10))
+    assert (image[:, 1:-1, 0] == 255).all()
+    assert (image[:, [0, -1], 0] > 220).all()  # the edge of what is cut off shines in on both sides
+    assert abs(image[2:8, 2:8, 1].astype(int) - 127).max() < 12
+    assert (image[..., 2] == 0).all()
+
+
+def test_pictures_are_turned_upright(tmp_path):
+    picture = Image.new("RGB", (4, 2))
+    picture.putpixel((0, 0), (255, 0, 0))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned clockwise by a quarter
+    picture.save(tmp_path / "turned.png", exif=exif)
+    image = read_image(tmp_path / "turned.png")
+    assert image.shape == (4, 2, 3)
+    assert image[0, 1].tolist() == [255, 0, 0]
+
+
+def test_every_kind_of_pixel_becomes_rgb(tmp_path):
+    deep = Image.fromarray(np.full((2, 2), 257 * 40, np.uint16))
+    deep.save(tmp_path / "deep.png")
+    clear = Image.new("RGBA", (2, 2), (200, 100, 50, 51))  # a fifth of the colour on white
+    clear.save(tmp_path / "clear.png")
+    palette = Image.new("RGB", (2, 2), (200, 100, 50)).convert("P", palette=Image.Palette.ADAPTIVE)
+    palette.save(tmp_path / "palette.gif")
+    Image.new("L", (2, 2), 7).save(tmp_path / "grey.bmp")
+    Image.new("1", (2, 2), 1).save(tmp_path / "bits.tiff")
+    found = {path.name: read_image(path)[0, 0].tolist() for path in tmp_path.iterdir()}
+    assert found == {
+        "deep.png": [40, 40, 40],
+        "clear.png": [244, 224, 214],
+        "palette.gif": [200, 100, 50],
+        "grey.bmp": [7, 7, 7],
+        "bits.tiff": [255, 255, 255],
+    }
+
+
+def test_grey_in_floating_point_is_refused_with_advice(tmp_path):
+    Image.fromarray(np.zeros((2, 2), np.float32)).save(tmp_path / "float.tiff")
+    with pytest.raises(
+        SightlineError, match=r"cannot read .*float.tiff as a picture: .*save it with 8 or 16 bits"
+    ):
+        read_image(tmp_path / "float.tiff")
 
 
 def write_pictures(root: Path, count: int = 14) -> Path:
@@ -216,7 +267,7 @@ def test_near_duplicates_are_found_among_files_too(tmp_path):
     assert (tables[1]["kind"] == "exact").sum() == 3
 
 
-def test_auto_streams_what_is_large_beside_the_memory(pictures, monkeypatch):
+def test_auto_streams_what_is_large_against_the_memory(pictures, monkeypatch):
     decoded = 42 * 24 * 24 * 3
     for memory, streamed in ((4 * decoded, False), (4 * decoded - 1, True)):
         monkeypatch.setattr(folder_module, "memory_size", lambda memory=memory: memory)

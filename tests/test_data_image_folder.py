@@ -1,0 +1,95 @@
+"""Folders of pictures: classes, splits, sizes, and files that cannot be read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sightline.data import describe, load_data
+from sightline.errors import SightlineError
+
+
+def _save(path: Path, colour=(200, 100, 50), size=(8, 8), mode="RGB", **options) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (size[1], size[0]), colour).convert(mode).save(path, **options)
+    return path
+
+
+@pytest.fixture
+def two_classes(tmp_path) -> Path:
+    for number in range(10):
+        _save(tmp_path / f"pets/cat/{number}.png", (number, 0, 0))
+        _save(tmp_path / f"pets/dog/{number}.png", (0, number, 0))
+    return tmp_path / "pets"
+
+
+def test_a_folder_of_classes_is_split_by_seed(two_classes):
+    dataset = load_data(two_classes, seed=1)
+    assert (dataset.name, dataset.class_names, dataset.image_size) == ("pets", ("cat", "dog"), (8, 8))
+    assert np.bincount(dataset.test.labels).tolist() == [2, 2]
+    cats = [split.images[split.labels == 0][:, 0, 0, 0].tolist() for split in (dataset.train, dataset.test)]
+    assert sorted(cats[0] + cats[1]) == list(range(10))
+    again, other = load_data(two_classes, seed=1), load_data(two_classes, seed=2)
+    np.testing.assert_array_equal(dataset.test.images, again.test.images)
+    assert not np.array_equal(dataset.test.images, other.test.images)
+
+
+@pytest.mark.parametrize("name", ["test", "val", "valid"])
+def test_folders_train_and_test_are_taken_as_they_are(tmp_path, name):
+    for split, classes in (("train", "abc"), (name, "ca")):
+        for letter in classes:
+            _save(tmp_path / split / letter / "deep" / "1.png", (ord(letter), 0, 0))
+    dataset = load_data(tmp_path)
+    assert dataset.class_names == ("a", "b", "c")
+    assert dataset.test.images[:, 0, 0, 0].tolist() == [
+        ord("c" if label == 2 else "a") for label in dataset.test.labels
+    ]
+    assert sorted(dataset.test.labels.tolist()) == [0, 2]
+
+
+def test_broken_files_are_skipped_and_named_and_others_ignored(two_classes, monkeypatch):
+    whole = (two_classes / "cat/1.png").read_bytes()
+    (two_classes / "cat/torn.png").write_bytes(whole[:-30])
+    (two_classes / "dog/text.jpg").write_text("no picture")
+    for name in (".hidden.png", "notes.txt", "Thumbs.db"):
+        (two_classes / "cat" / name).write_text("ignored")
+    _save(two_classes / "dog/bomb.png", size=(101, 100))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10_000)
+    dataset = load_data(two_classes)
+    assert len(dataset.train) + len(dataset.test) == 20
+    reasons = dict(line.split(": ", 1) for line in dataset.skipped)
+    assert set(reasons) == {"cat/torn.png", "dog/text.jpg", "dog/bomb.png"}
+    assert reasons["dog/bomb.png"] == "10100 pixels are more than the limit of 10000"
+    assert "cannot identify image file" in reasons["dog/text.jpg"]
+    assert len(describe(dataset)["skipped"]) == 3
+
+
+def test_pictures_of_many_sizes_become_squares_of_one(two_classes):
+    _save(two_classes / "cat/wide.png", size=(40, 300))
+    assert load_data(two_classes).image_size == (64, 64)
+    assert load_data(two_classes, image_size=16).image_size == (16, 16)
+
+
+def test_class_folders_that_do_not_fit_are_errors(tmp_path):
+    _save(tmp_path / "train/cat/1.png")
+    with pytest.raises(SightlineError, match=r"train has 1 class folders; a data set needs two or more"):
+        load_data(tmp_path)
+    (tmp_path / "train/dog").mkdir()
+    with pytest.raises(
+        SightlineError, match=r"the class folder .*train/dog has no picture; add some or remove it"
+    ):
+        load_data(tmp_path)
+    (tmp_path / "train/dog/1.png").write_text("broken")
+    with pytest.raises(
+        SightlineError, match=r"no picture in the class folder of train/dog/1.png can be read"
+    ):
+        load_data(tmp_path)
+    _save(tmp_path / "train/dog/1.png")
+    _save(tmp_path / "test/cow/1.png")
+    with pytest.raises(
+        SightlineError, match="test has the class 'cow', which is not in train/; add it there"
+    ):
+        load_data(tmp_path)
