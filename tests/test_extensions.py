@@ -226,3 +226,28 @@ def test_a_function_that_nobody_can_find_again_cannot_be_saved(tmp_path):
     data = sl.load_data("shapes", limit=100)
     with pytest.raises(SightlineError, match="where another process cannot find it"):
         save_model(tmp_path, torch.nn.Linear(1, 1), name=lambda n, norm: None, options={}, data=data, epoch=1)
+
+
+@pytest.mark.usefixtures("installed")
+def test_methods_of_a_user_explain_by_function_by_module_and_as_a_plugin():
+    from sightline_example.maps import fragile, positive_cam
+
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(
+        *(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+    )
+    images = torch.rand(3, 3, 8, 8)
+    activations = torch.relu(model[0](images)).detach()
+    weights = torch.eye(4)[model(images).argmax(1)] / 36  # the gradient of a mean over 6 x 6 cells
+    by_hand = torch.einsum("bk,bkhw->bhw", weights, activations).numpy()
+    for method in (positive_cam, "sightline_example.maps:positive_cam"):
+        found = sl.explain(model, images, method=method, layer="1")
+        np.testing.assert_allclose(found.maps, by_hand, rtol=1e-5)
+    logits, dimmed = model(images).max(1), model(0.9 * images)
+    drop = logits.values - dimmed.gather(1, logits.indices[:, None])[:, 0]
+    expected = (drop[:, None, None] * activations.mean(1)).detach().numpy()
+    for method in (fragile, "fragile"):
+        found = sl.explain(model, images, method=method, layer="1")
+        np.testing.assert_allclose(found.maps, expected, rtol=1e-4, atol=1e-7)
+    compared = sl.compare_methods(model, images, methods=["fragile"], measures=["average_drop"], layer="1")
+    assert compared.best == "fragile"

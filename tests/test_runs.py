@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import tomllib
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from PIL import Image
 
 import sightline as sl
 from sightline.audit import check_planted
-from sightline.errors import SightlineError
+from sightline.errors import SightlineError, UntrustedError
 from sightline.models import load_model
 from sightline.predictions import predict, rank_mistakes
 from sightline.runs import existing_folder, explain_pictures, list_runs, new_folder, summarize_run
@@ -128,7 +129,7 @@ def test_the_comparison_of_methods_is_kept_and_shown(run):
     assert names <= shown
 
 
-def test_auto_takes_the_most_faithful_method(run, tmp_path):
+def test_auto_takes_the_most_faithful_method(run, tmp_path, monkeypatch):
     path = tmp_path / "one.png"
     Image.fromarray(run.data().test.images[0]).save(path)
     best = json.loads((run.folder / "faithfulness.json").read_text())["best"]
@@ -136,6 +137,19 @@ def test_auto_takes_the_most_faithful_method(run, tmp_path):
     assert explain_pictures(run.folder, [path], out=tmp_path / "b")[0]["method"] == "grad_cam"
     row = explain_pictures(run.folder, [path], out=tmp_path / "c", method="saliency")[0]
     assert (row["method"], row["layer"]) == ("saliency", "input")
+    # A name in a file of the run is imported only if that is said.
+    other = tmp_path / "other"
+    shutil.copytree(run.folder, other)
+    card = json.loads((other / "explanations.json").read_text()) | {"name": "sightline_theirs:bright"}
+    (other / "explanations.json").write_text(json.dumps(card))
+    (tmp_path / "sightline_theirs.py").write_text("def bright(a, g):\n    return a.sum(1)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(UntrustedError, match="--trust sightline_theirs"):
+        explain_pictures(other, [path])
+    trusted = explain_pictures(other, [path], trust=["sightline_theirs"])
+    assert trusted[0]["method"] == "bright"
+    own = explain_pictures(run.folder, [path], out=tmp_path / "d", method="sightline_theirs:bright")
+    assert own[0]["method"] == "bright"
 
 
 def test_a_run_can_explain_by_the_most_faithful_method(tmp_path):

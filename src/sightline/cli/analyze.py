@@ -135,7 +135,10 @@ def compare(a: Path, b: Path, out: Path | None, as_json: bool) -> None:
 @click.argument("images", type=PATH, nargs=-1, required=True)
 @click.option("--target", help="Class to explain  [default: the predicted one]")
 @click.option("--layer", help="Layer to explain at  [default: the run's main one]")
-@click.option("--method", help="Method, or auto for the most faithful  [default: the run's]")
+@click.option(
+    "--method",
+    help="A name, package.module:function, or auto for the most faithful  [default: the run's]",
+)
 @click.option("--out", type=PATH, help="Folder for the heat maps  [default: RUN/explained]")
 @options.trust
 @options.device

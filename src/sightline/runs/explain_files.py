@@ -11,8 +11,10 @@ import numpy as np
 from PIL import Image
 
 from sightline.attribution import explain, overlay
+from sightline.attribution.methods import Method, find_method
 from sightline.data import read_image
-from sightline.errors import SightlineError, nearest
+from sightline.errors import InputError, NotFoundError, nearest
+from sightline.faithfulness.result import read_faithfulness
 from sightline.files import write_atomic
 from sightline.models import choose_device, load_model, to_float
 from sightline.predictions import Predictions
@@ -32,14 +34,25 @@ def explain_pictures(
 ) -> list[dict[str, Any]]:
     """Classify pictures with the model of a run and write `NAME-heatmap.png` for each into `out`.
 
-    Pictures are brought to the model's size as image folders are. target: a class name, by default the
-    predicted one. layer: by default the run's main one. method: a name of `explain.METHODS`, by default the
-    run's; "auto" is the one that its analysis found most faithful. Returns for each picture a dict of image,
-    predicted, top (five classes with probabilities), explained, status, heatmap (a path).
-    trust: modules that may be imported to open the model.
+    Pictures are brought to the model's size as image folders are.
 
-    Raises SightlineError if a picture cannot be read, before anything is written, or for an unknown
-    class or layer.
+    Args:
+        run: The folder of the run.
+        pictures: Picture files.
+        out: Folder for the heat maps; by default `explained` in the run's.
+        target: A class name; by default the predicted one.
+        layer: By default the run's main one.
+        method: As for `explain`; by default the run's. "auto" is the one that its analysis found most
+            faithful.
+        trust: Modules that may be imported because a file of the run names a function in them.
+        device: To run on.
+
+    Returns:
+        For each picture a dict of image, predicted, top (five classes with probabilities), explained, method,
+        layer, status, heatmap (a path).
+
+    Raises:
+        InputError: An unknown class, layer or method, or a picture that cannot be read; nothing is written.
     """
     folder = existing_folder(run)
     model, card = load_model(folder, trust=trust)
@@ -47,14 +60,14 @@ def explain_pictures(
     names = tuple(card["class_names"])
     height, width = card["image_size"]
     if target is not None and target not in names:
-        raise SightlineError(f"class {target!r} is not known; {nearest(target, list(names))}")
+        raise InputError(f"class {target!r} is not known; {nearest(target, list(names))}")
     pixels = np.stack([read_image(path, size=(height, width)) for path in pictures])  # (B, H, W, 3)
     found = explain(
         model,
         to_float(pixels),
         None if target is None else names.index(target),
         layer=layer or run_card(folder, "explanations.json").get("main_layer"),
-        method=_method(folder, method),
+        method=_method(folder, method, trust),
     )
     predictions = Predictions(found.logits, found.targets, names)
     overlays = overlay(pixels, found.heatmaps())
@@ -81,16 +94,19 @@ def explain_pictures(
     return rows
 
 
-def _method(folder: Path, asked: str | None) -> str:
-    if asked == "auto":
-        best = run_card(folder, "faithfulness.json").get("best")
-        if best is None:
-            raise SightlineError(
-                f"{folder} has no comparison of methods, which method auto needs; set "
-                "analysis.compare_images and analyze it again, or name a method"
-            )
-        return best
-    return asked or run_card(folder, "explanations.json").get("name", "grad_cam")
+def _method(folder: Path, asked: str | None, trust: Collection[str]) -> Method:
+    """Return the method that the caller named, or the one that a file of the run names, if it is trusted."""
+    if asked not in (None, "auto"):
+        return find_method(asked)
+    if asked is None:
+        return find_method(run_card(folder, "explanations.json").get("name", "grad_cam"), trust=trust)
+    try:
+        return find_method(read_faithfulness(folder).best, trust=trust)
+    except NotFoundError:
+        raise NotFoundError(
+            f"{folder} has no comparison of methods, which method auto needs; set "
+            "analysis.compare_images and analyze it again, or name a method"
+        ) from None
 
 
 def run_card(folder: Path, name: str) -> dict[str, Any]:
