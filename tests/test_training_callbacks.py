@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from math import ceil
 
 import numpy as np
@@ -26,6 +27,7 @@ from sightline.predictions import predict
 from sightline.training import (
     EMA,
     Callback,
+    Checkpoint,
     Freeze,
     KeepBest,
     Lookahead,
@@ -36,6 +38,7 @@ from sightline.training import (
     sgd,
     triangle,
 )
+from sightline.training.checkpoint import load_checkpoint
 
 
 def published_training(model, batches, *, lr_per_1024, decay_per_1024, epochs, batch_size) -> None:
@@ -317,3 +320,21 @@ def test_layers_train_again_after_a_failure():
     with pytest.raises(Killed):
         fit(model, data, epochs=2, batch_size=12, callbacks=[Freeze({"block1": 0}), DieAfter(1)], **QUIET)
     assert model.block1.conv1.weight.requires_grad
+
+
+def test_what_the_log_says_has_been_kept(tmp_path, caplog):
+    data = make_data()
+    path = tmp_path / "checkpoint.pt"
+
+    class There(logging.Handler):
+        def emit(self, record):
+            there.append(len(load_checkpoint(path)["epochs"]))
+
+    there, handler = [], There()
+    log = logging.getLogger("sightline")
+    log.addHandler(handler)
+    with caplog.at_level("INFO", "sightline"):
+        options = {**QUIET, "verbose": True}
+        fit(make_model(data), data, epochs=2, batch_size=12, callbacks=[Checkpoint(path)], **options)
+    log.removeHandler(handler)
+    assert there == [1, 2]

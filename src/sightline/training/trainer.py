@@ -112,8 +112,10 @@ class Trainer:
                     "sightline.training.Callback"
                 )
         self._recorder = RecordDynamics()
-        ordered = sorted(self.callbacks, key=lambda one: isinstance(one, Checkpoint))  # which comes last
-        self.callbacks = [self._recorder, *ordered]
+        # A checkpoint keeps what all others have done, and what the log says has been kept.
+        last = [one for one in self.callbacks if isinstance(one, Checkpoint)]
+        last += [one for one in self.callbacks if isinstance(one, LogEpochs)]
+        self.callbacks = [self._recorder, *(one for one in self.callbacks if one not in last), *last]
         self._replica = self.model  # what a step calls
         self._exit = contextlib.ExitStack()
         self._begin_epoch()
