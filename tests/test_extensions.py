@@ -13,7 +13,7 @@ import torch
 
 import sightline as sl
 from sightline.cli import main
-from sightline.errors import InputError, SightlineError, UntrustedError
+from sightline.errors import InputError, InputTypeError, SightlineError, UntrustedError
 from sightline.extensions import plugins
 from sightline.runs import start_run, train
 from sightline.training import load_recipe
@@ -211,11 +211,16 @@ def test_names_of_plugins_and_of_set_need_no_trust(theirs, tmp_path):
             ["model.name=sightline_example.nets:tyni"],
             "model 'sightline_example.nets:tyni' cannot be imported",
         ),
+        (
+            ["callbacks=[{name='builtins:dict'}]"],
+            "a callback is a dict; its function has to return an object",
+        ),
+        (["metrics=['math:pi']"], "metric 'math:pi' is a float, not a function"),
         (["model.name=nowhere:tiny"], "model 'nowhere:tiny' cannot be imported .*No module named 'nowhere'"),
     ],
 )
 def test_what_does_not_fit_is_said_when_the_recipe_is_read(changes, message):
-    with pytest.raises(InputError, match=message) as caught:
+    with pytest.raises((InputError, InputTypeError), match=message) as caught:
         load_recipe("resnet18-cutout16", changes)
     assert "\n" not in str(caught.value)
 

@@ -17,7 +17,7 @@ from pydantic import AfterValidator, Field, PrivateAttr
 from torch import nn
 
 from sightline.data import DATASETS, Augmentation
-from sightline.errors import InputError, UntrustedError, nearest
+from sightline.errors import InputError, InputTypeError, UntrustedError, nearest
 from sightline.extensions import plugins, resolve
 from sightline.models import MODELS
 from sightline.models.registry import check_options
@@ -239,7 +239,14 @@ class Recipe(Section):
             made.append(KeepBest())
         if choosing and training.patience:
             made.append(EarlyStopping(training.patience))
-        return [*made, *(self._made("callback", table, CALLBACKS) for table in self.callbacks)]
+        made += [self._made("callback", table, CALLBACKS) for table in self.callbacks]
+        for one in made:
+            if not isinstance(one, Callback):
+                raise InputTypeError(
+                    f"recipe: a callback is a {type(one).__name__}; its function has to return an object "
+                    "whose class extends sightline.training.Callback"
+                )
+        return made
 
     def make_objective(self) -> Objective:
         """Return what the training minimises."""
@@ -306,11 +313,14 @@ class Recipe(Section):
             known = ", ".join(registry) or "package.module:function"
             raise InputError(f"recipe: {key or kind + '.name'} is {name!r}; it needs a name: {known}")
         try:
-            return resolve(kind, name, registry, trust=self.trust(name))
+            function = resolve(kind, name, registry, trust=self.trust(name))
         except UntrustedError:
             raise
         except InputError as error:
             raise _UnknownName(f"recipe: {key or kind + '.name'}: {error}") from error.__cause__
+        if not callable(function):
+            raise InputTypeError(f"recipe: {kind} {name!r} is a {type(function).__name__}, not a function")
+        return function
 
 
 class _UnknownName(InputError):
