@@ -30,7 +30,7 @@ from harness import hardware
 
 from sightline import logs
 from sightline.data import Dataset
-from sightline.data.splits import stratified_split
+from sightline.data.dataset import stratified_split
 from sightline.files import write_text
 from sightline.models import keep_freed_memory, load_model
 from sightline.predictions import accuracy, predict_tta

@@ -8,7 +8,7 @@ from torch import nn
 from sightline.attribution import explain
 from sightline.attribution.context import AttributionContext
 from sightline.attribution.hooks import at_rest
-from sightline.attribution.methods.full_grad import each_term, full_grad
+from sightline.attribution.methods.gradients import each_term, full_grad
 from sightline.attribution.wrapped_model import wrap_model
 from sightline.models import Normalize
 

@@ -10,9 +10,9 @@ from torch import nn
 
 from sightline.attribution import explain
 from sightline.attribution.methods.cam import grad_cam_plus_plus
-from sightline.attribution.methods.full_grad import full_grad
 from sightline.attribution.methods.gradients import (
     deconvnet,
+    full_grad,
     guided_backprop,
     guided_grad_cam,
     integrated_gradients,

@@ -10,8 +10,7 @@ from captum.attr import Occlusion
 from torch import nn
 
 from sightline.attribution import explain
-from sightline.attribution.methods.full_grad import full_grad
-from sightline.attribution.methods.gradients import guided_grad_cam, integrated_gradients, saliency
+from sightline.attribution.methods.gradients import full_grad, guided_grad_cam, integrated_gradients, saliency
 from sightline.attribution.methods.perturbation import ablation_cam, occlusion, rise, score_cam
 from sightline.errors import SightlineError
 

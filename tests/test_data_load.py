@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from sightline.data import Dataset, Split, load_data
-from sightline.data.splits import stratified_subset
+from sightline.data.dataset import stratified_subset
 from sightline.errors import InputError, InputTypeError, SightlineError, UntrustedError
 
 

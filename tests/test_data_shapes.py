@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from sightline.data import load_data
+from sightline.data.shapes.drawing import SILHOUETTES
 from sightline.data.shapes.generate import load_shapes
-from sightline.data.shapes.silhouettes import SILHOUETTES
 from sightline.errors import SightlineError
 
 TRAIN, TEST = 1000, 500

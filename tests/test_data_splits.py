@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from sightline.data.splits import part_of, stratified_split
+from sightline.data.dataset import part_of, stratified_split
 
 
 def test_parts_cover_all_rows_once():

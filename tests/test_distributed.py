@@ -21,7 +21,7 @@ import sightline as sl
 from sightline import distributed
 from sightline.cli import main
 from sightline.data import Augmentation, ResidentBatches, StreamedBatches
-from sightline.data.splits import part_of
+from sightline.data.dataset import part_of
 from sightline.errors import SightlineError
 from sightline.models import choose_device
 from sightline.predictions import predict, read_predictions

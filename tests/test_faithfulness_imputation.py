@@ -6,10 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from sightline.faithfulness import (
-    blur,
-    noisy_linear_imputation,
-)
+from sightline.faithfulness import blur, noisy_linear_imputation
 
 
 def some_images(count: int = 3, side: int = 6, channels: int = 3) -> torch.Tensor:

@@ -7,14 +7,7 @@ import pytest
 import torch
 from attribution_nets import nonlinear, pictures, seeded
 
-from sightline.faithfulness import (
-    average_drop,
-    average_increase,
-    class_probability,
-    infidelity,
-    mean,
-    zero,
-)
+from sightline.faithfulness import average_drop, average_increase, class_probability, infidelity, mean, zero
 
 
 def linear(weights: torch.Tensor):

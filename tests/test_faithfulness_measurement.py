@@ -7,11 +7,7 @@ import pytest
 import torch
 from attribution_nets import nonlinear, seeded
 
-from sightline.faithfulness import (
-    Measurement,
-    class_logit,
-    class_probability,
-)
+from sightline.faithfulness import Measurement, class_logit, class_probability
 
 
 def some_images(count: int = 3, side: int = 6, channels: int = 3) -> torch.Tensor:

@@ -10,13 +10,7 @@ from torch import nn
 
 from sightline.attribution import explain
 from sightline.errors import SightlineError
-from sightline.faithfulness import (
-    randomization,
-    sensitivity,
-    spearman,
-    ssim,
-    untrained_copy,
-)
+from sightline.faithfulness import randomization, sensitivity, spearman, ssim, untrained_copy
 
 
 def hires(activations, gradients):

@@ -7,16 +7,8 @@ import pytest
 import torch
 
 from sightline.data import Dataset, Split
-from sightline.errors import (
-    SightlineError,
-)
-from sightline.models import (
-    choose_device,
-    choose_precision,
-    create_model,
-    evaluating,
-    to_float,
-)
+from sightline.errors import SightlineError
+from sightline.models import choose_device, choose_precision, create_model, evaluating, to_float
 
 
 @pytest.fixture(scope="module")

@@ -20,15 +20,7 @@ from sightline.errors import (
     SightlineError,
     UntrustedError,
 )
-from sightline.models import (
-    MODELS,
-    Normalize,
-    create_model,
-    load_model,
-    save_model,
-    summarize,
-    to_float,
-)
+from sightline.models import MODELS, Normalize, create_model, load_model, save_model, summarize, to_float
 
 
 @pytest.fixture(scope="module")

@@ -8,9 +8,7 @@ import torch
 from torch import nn
 
 from sightline.data import Dataset, Split
-from sightline.models import (
-    create_model,
-)
+from sightline.models import create_model
 
 
 @pytest.fixture(scope="module")

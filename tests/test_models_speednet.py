@@ -8,13 +8,8 @@ import torch
 from torch import nn
 
 from sightline.data import Dataset, Split
-from sightline.errors import (
-    InputError,
-)
-from sightline.models import (
-    create_model,
-    to_float,
-)
+from sightline.errors import InputError
+from sightline.models import create_model, to_float
 
 
 @pytest.fixture(scope="module")

@@ -15,15 +15,7 @@ import sightline as sl
 from sightline.cli import main
 from sightline.errors import SightlineError
 from sightline.models import create_model
-from sightline.runs import (
-    apply_lr,
-    load_run,
-    range_test,
-    recipe_data,
-    recipe_file,
-    start_run,
-    train,
-)
+from sightline.runs import apply_lr, load_run, range_test, recipe_data, recipe_file, start_run, train
 from sightline.training import RECIPES, Execution, Objective, Progress, find_learning_rate, load_recipe, sgd
 from sightline.training.recipe import check_recipe
 from sightline.training.trainer import hold_out

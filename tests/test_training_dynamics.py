@@ -10,7 +10,7 @@ from torch import nn
 from training_cases import DieAfter, Killed, at_every_step
 
 from sightline.data import ResidentBatches
-from sightline.data.splits import stratified_split
+from sightline.data.dataset import stratified_split
 from sightline.errors import SightlineError
 from sightline.predictions import Dynamics, load_dynamics, save_dynamics
 from sightline.training import constant, fit

@@ -30,7 +30,7 @@ from sightline.training import (
     sgd,
 )
 from sightline.training.lr_range_test import best_of_trials, climb, debiased_means
-from sightline.training.mixing import mix_generator
+from sightline.training.train_step import mix_generator
 
 OPTIONS = {"batch_size": 16, "execution": Execution("float32"), "device": "cpu"}
 

@@ -20,8 +20,7 @@ from training_cases import (
 
 from sightline.models import to_float
 from sightline.training import Objective, constant, cutmix, fit, mixup, sgd
-from sightline.training.mixing import MIXES, Mixed, mix_generator
-from sightline.training.train_step import train_step
+from sightline.training.train_step import MIXES, Mixed, mix_generator, train_step
 
 
 def test_mixup_equals_its_formula():

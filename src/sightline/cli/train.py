@@ -122,14 +122,7 @@ def find_lr(recipe, changes, trust, device, sweeps, trials, apply, out, as_json,
     from sightline import distributed
     from sightline.cli.console import log_shown
     from sightline.report import write_range_test
-    from sightline.runs import (
-        apply_lr,
-        describe_range_test,
-        new_folder,
-        range_test,
-        recipe_data,
-        recipe_file,
-    )
+    from sightline.runs import apply_lr, describe_range_test, new_folder, range_test, recipe_data, recipe_file
     from sightline.training import load_recipe
 
     if apply and (changes or given["data"] or given["epochs"]):

@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from sightline.data.dataset import Dataset, Split
+from sightline.data.dataset import Dataset, Split, stratified_split
 from sightline.data.image_files import (
     ImageFiles,
     memory_size,
@@ -16,7 +16,6 @@ from sightline.data.image_files import (
     picture_sums,
     read_images,
 )
-from sightline.data.splits import stratified_split
 from sightline.errors import DamagedFileError, InputError
 from sightline.files import shown_name
 

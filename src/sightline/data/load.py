@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sightline.data.cifar import load_cifar
-from sightline.data.dataset import Dataset
+from sightline.data.dataset import Dataset, stratified_subset
 from sightline.data.image_files import ImageFiles
 from sightline.data.image_folder import load_folder
 from sightline.data.npz import load_npz
 from sightline.data.shapes.generate import load_shapes
-from sightline.data.splits import stratified_subset
 from sightline.errors import InputError, InputTypeError, nearest
 from sightline.extensions import plugins, resolve
 

@@ -22,9 +22,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from sightline.data.augment import Augmentation, Draws, random_generator, reseed
-from sightline.data.dataset import Dataset, Split
+from sightline.data.dataset import Dataset, Split, part_of
 from sightline.data.image_files import ImageFiles
-from sightline.data.splits import part_of
 from sightline.errors import DamagedFileError, InputError, SightlineError
 
 if TYPE_CHECKING:

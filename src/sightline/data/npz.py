@@ -8,8 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sightline.data.dataset import Dataset, Split
-from sightline.data.splits import stratified_split
+from sightline.data.dataset import Dataset, Split, stratified_split
 from sightline.errors import DamagedFileError, InputError, NotFoundError
 
 _HIGHEST_LABEL = 2**16 - 1  # more classes than any data set of pictures has

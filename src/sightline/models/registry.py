@@ -15,13 +15,7 @@ import torchinfo
 from torch import nn
 
 from sightline.data import Dataset
-from sightline.errors import (
-    DamagedFileError,
-    InputError,
-    InputTypeError,
-    NotFoundError,
-    SightlineError,
-)
+from sightline.errors import DamagedFileError, InputError, InputTypeError, NotFoundError, SightlineError
 from sightline.extensions import resolve, spelled
 from sightline.files import check_regular, read_json, write_atomic, write_json
 from sightline.models.custom_resnet import custom_resnet

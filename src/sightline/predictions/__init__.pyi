@@ -1,7 +1,9 @@
 from .features import predict_features as predict_features
 from .inference import TTA as TTA
+from .inference import CorruptedPredictions as CorruptedPredictions
 from .inference import TtaPredictions as TtaPredictions
 from .inference import predict as predict
+from .inference import predict_corrupted as predict_corrupted
 from .inference import predict_tta as predict_tta
 from .metrics import METRICS as METRICS
 from .metrics import accuracy as accuracy
@@ -11,8 +13,6 @@ from .metrics import confusion as confusion
 from .metrics import measure as measure
 from .metrics import pair_counts as pair_counts
 from .metrics import rank_mistakes as rank_mistakes
-from .robustness import CorruptedPredictions as CorruptedPredictions
-from .robustness import predict_corrupted as predict_corrupted
 from .table import Predictions as Predictions
 from .table import read_predictions as read_predictions
 from .table import write_predictions as write_predictions

@@ -17,14 +17,7 @@ from sightline.errors import InputError
 from sightline.files import write_text
 from sightline.models import create_model
 from sightline.runs.run_folder import Run
-from sightline.training import (
-    RECIPES,
-    Execution,
-    RangeTest,
-    Recipe,
-    find_learning_rate,
-    recipe_toml,
-)
+from sightline.training import RECIPES, Execution, RangeTest, Recipe, find_learning_rate, recipe_toml
 from sightline.training.recipe_io import parse_recipe
 from sightline.training.trainer import hold_out
 

@@ -15,9 +15,6 @@ from .history import describe_epoch as describe_epoch
 from .lr_finder import find_learning_rate as find_learning_rate
 from .lr_range_test import LR_RULES as LR_RULES
 from .lr_range_test import RangeTest as RangeTest
-from .mixing import MIXES as MIXES
-from .mixing import cutmix as cutmix
-from .mixing import mixup as mixup
 from .optimizers import OPTIMIZERS as OPTIMIZERS
 from .optimizers import adam as adam
 from .optimizers import adamw as adamw
@@ -37,7 +34,10 @@ from .schedules import one_cycle as one_cycle
 from .schedules import plateau as plateau
 from .schedules import step as step
 from .schedules import triangle as triangle
+from .train_step import MIXES as MIXES
 from .train_step import Objective as Objective
+from .train_step import cutmix as cutmix
+from .train_step import mixup as mixup
 from .trainer import Trainer as Trainer
 from .trainer import fit as fit
 

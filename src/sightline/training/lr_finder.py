@@ -29,10 +29,17 @@ from sightline.errors import DivergedError, InputError
 from sightline.models import choose_device, choose_memory_format, choose_precision
 from sightline.training.execution import Execution
 from sightline.training.lr_range_test import TRIMMED_END, RangeTest, climb, debiased_means
-from sightline.training.mixing import Mix, mix_generator
 from sightline.training.optimizers import OptimizerFactory, build_optimizer, keep_lr_ratios, set_lr
 from sightline.training.schedules import Progress, Schedule
-from sightline.training.train_step import Loss, Objective, check_outputs, train_step, training_batches
+from sightline.training.train_step import (
+    Loss,
+    Mix,
+    Objective,
+    check_outputs,
+    mix_generator,
+    train_step,
+    training_batches,
+)
 
 if TYPE_CHECKING:
     import albumentations

@@ -33,18 +33,10 @@ from sightline.signatures import (
     describe_problem,
     takes,
 )
-from sightline.training.callbacks import (
-    CALLBACKS,
-    WEIGHT_AVERAGES,
-    Callback,
-    EarlyStopping,
-    Freeze,
-    KeepBest,
-)
-from sightline.training.mixing import MIXES, Mix
+from sightline.training.callbacks import CALLBACKS, WEIGHT_AVERAGES, Callback, EarlyStopping, Freeze, KeepBest
 from sightline.training.optimizers import OPTIMIZERS, OptimizerFactory
 from sightline.training.schedules import SCHEDULES, Schedule, cycled_momentum
-from sightline.training.train_step import Objective
+from sightline.training.train_step import MIXES, Mix, Objective
 
 FIND = "find"  # in place of the schedule's learning rate
 AUGMENTATIONS: dict[str, Callable[..., Any]] = {"crop_flip_cutout": Augmentation}

@@ -26,8 +26,8 @@ from torch import nn
 
 from sightline import distributed, logs
 from sightline.data import Augmentation, Dataset, ResidentBatches, Split, StreamedBatches
+from sightline.data.dataset import stratified_split
 from sightline.data.loaders import Batch
-from sightline.data.splits import stratified_split
 from sightline.distributed import average_statistics, replicate, reseed, total_losses
 from sightline.errors import DivergedError, InputError, InputTypeError
 from sightline.models import choose_device, choose_memory_format, choose_precision, evaluating
@@ -36,10 +36,17 @@ from sightline.training.callbacks import Callback, LogEpochs, RecordDynamics, We
 from sightline.training.checkpoint import Checkpoint
 from sightline.training.execution import Execution
 from sightline.training.history import History, Row
-from sightline.training.mixing import Mix, mix_generator
 from sightline.training.optimizers import OptimizerFactory, build_optimizer, set_lr
 from sightline.training.schedules import Progress, Schedule, one_cycle
-from sightline.training.train_step import Loss, Objective, check_outputs, train_step, training_batches
+from sightline.training.train_step import (
+    Loss,
+    Mix,
+    Objective,
+    check_outputs,
+    mix_generator,
+    train_step,
+    training_batches,
+)
 
 if TYPE_CHECKING:
     import albumentations

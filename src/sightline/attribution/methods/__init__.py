@@ -31,9 +31,9 @@ from sightline.attribution.methods.cam import (
     shapley_cam,
     xgrad_cam,
 )
-from sightline.attribution.methods.full_grad import full_grad
 from sightline.attribution.methods.gradients import (
     deconvnet,
+    full_grad,
     guided_backprop,
     guided_grad_cam,
     integrated_gradients,

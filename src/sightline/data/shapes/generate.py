@@ -8,8 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from sightline.data.dataset import Dataset, Split
-from sightline.data.shapes.drawing import SIZE, draw
-from sightline.data.shapes.silhouettes import SILHOUETTES
+from sightline.data.shapes.drawing import SILHOUETTES, SIZE, draw
 from sightline.data.shapes.truth import PlantedTruth
 from sightline.errors import InputError
 
