@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from sightline.audit import Comparison
-from sightline.errors import InputError, WriteError
+from sightline.errors import InputError
 from sightline.files import write_text
 from sightline.report.blocks import Block, Column, Facts, Heading, Headline, Note, Section, Table, Tool
 from sightline.report.formatting import (
@@ -82,12 +82,7 @@ def write_comparison(
         WriteError: The page cannot be written.
     """
     page = render_comparison(read_run(folder_a), read_run(folder_b), found, rows=rows)
-    try:
-        write_text(Path(path), page)
-    except OSError as error:
-        raise WriteError(
-            f"the comparison cannot be written to {path} ({error.strerror}); make room or choose another path"
-        ) from error
+    write_text(Path(path), page)
     return Path(path)
 
 

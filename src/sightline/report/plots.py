@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from sightline.errors import DamagedFileError, InputError, InputTypeError, NotFoundError, WriteError
+from sightline.errors import DamagedFileError, InputError, InputTypeError, NotFoundError
 from sightline.files import write_atomic
 from sightline.predictions.metrics import confusion, rank_mistakes
 from sightline.predictions.table import Predictions
@@ -59,10 +59,7 @@ class Plot:
         if path.suffix.lower() not in _FORMATS:
             raise InputError(f"{path} ends in {path.suffix!r}; a plot is saved as .png or .svg")
         picture = _FORMATS[path.suffix.lower()](self.drawing)
-        try:
-            write_atomic(path, lambda file: file.write(picture))
-        except OSError as error:
-            raise WriteError(f"{path} cannot be written ({error.strerror}); choose another path") from error
+        write_atomic(path, lambda file: file.write(picture))
         return path
 
     def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
