@@ -23,7 +23,6 @@ import datetime
 import gc
 import inspect
 import os
-import signal
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -146,7 +145,6 @@ def joined() -> Iterator[Callable[[], bool]]:
     """Join the group that the environment describes, as torchrun does, and leave it at the end.
 
     Yields a function that is true for the first of the processes that calls it, the one to print an error.
-    A signal to end is treated as Ctrl-C is, so that it ends in a line too.
     """
     from torch.distributed.distributed_c10d import PrefixStore  # PyTorch can be built without
     from torch.distributed.rendezvous import rendezvous
@@ -162,11 +160,9 @@ def joined() -> Iterator[Callable[[], bool]]:
         world_size=count,
         timeout=_PATIENCE,
     )
-    before = signal.signal(signal.SIGTERM, _interrupt)
     try:
         yield lambda: _first(store)
     finally:
-        signal.signal(signal.SIGTERM, before)
         gc.collect()  # replicas that only a cycle holds would outlive their group, and end the process badly
         distributed.destroy_process_group()
 
@@ -176,11 +172,6 @@ def _first(store: Store) -> bool:
         return store.add("sightline/failures", 1) == 1
     except RuntimeError:  # the store has gone with its process: better printed twice than not at all
         return True
-
-
-def _interrupt(number: int, frame: object) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough
-    raise KeyboardInterrupt
 
 
 def _local_rank() -> int:
