@@ -22,11 +22,13 @@ from pydantic import BaseModel, ConfigDict
 
 from sightline.errors import InputError, nearest
 
-Positive = Annotated[float, Gt(0)]
-NonNegative = Annotated[float, Ge(0)]
+_LARGEST = 1e30  # a larger number is a slip, and ends in an overflow: float32 has room up to 3.4e38
+
+Positive = Annotated[float, Gt(0), Le(_LARGEST)]
+NonNegative = Annotated[float, Ge(0), Le(_LARGEST)]
 Share = Annotated[float, Ge(0), Le(1)]
 BelowOne = Annotated[float, Ge(0), Lt(1)]
-AtLeastOne = Annotated[float, Ge(1)]
+AtLeastOne = Annotated[float, Ge(1), Le(_LARGEST)]
 LearningRate = Annotated[float, Gt(0), Le(1e6)]
 Count = Annotated[int, Ge(1), Le(2**31 - 1)]
 CountOrZero = Annotated[int, Ge(0), Le(2**31 - 1)]

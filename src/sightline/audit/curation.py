@@ -21,7 +21,7 @@ from sightline.audit.inputs import first_problem
 from sightline.audit.result import Action, SplitName
 from sightline.data import Dataset, PlantedTruth, Split, fingerprint
 from sightline.errors import DamagedFileError, InputError, NotFoundError, nearest
-from sightline.files import write_text
+from sightline.files import check_regular, write_text
 
 FORMAT, VERSION = "sightline-fixes", 1
 
@@ -137,9 +137,12 @@ def read_decisions(path: str | Path) -> Decisions:
         InputError: It holds a decision that does not fit the data it names.
     """
     try:
+        check_regular(path)
         content = Path(path).read_bytes()
     except FileNotFoundError:
         raise NotFoundError(f"{path} is missing; export it from the report's list of decisions") from None
+    except ValueError as error:
+        raise DamagedFileError(f"{path} cannot be read: {error}") from None
     try:
         header = _HEADER.validate_json(content, strict=True)
         if header.format != FORMAT:

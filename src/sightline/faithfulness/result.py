@@ -13,8 +13,8 @@ from typing import Any
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
-from sightline.errors import DamagedFileError, NotFoundError
-from sightline.files import write_text
+from sightline.errors import DamagedFileError, NotFoundError, SightlineError
+from sightline.files import check_regular, write_text
 
 FILE = "faithfulness.json"
 SCHEMA = 2
@@ -186,6 +186,7 @@ def read_faithfulness(folder: Path) -> FaithfulnessResult:
     path = folder / FILE
     again = f"'sightline analyze {folder}' writes it again"
     try:
+        check_regular(path)
         content = _TABLE.validate_json(path.read_bytes())
         schema = content.get("schema", 1)
         if type(schema) is int and schema > SCHEMA:
@@ -202,6 +203,10 @@ def read_faithfulness(folder: Path) -> FaithfulnessResult:
         raise DamagedFileError(f"{path} is damaged ({' '.join(reason.split())[:120]}); {again}") from None
     except OSError as error:
         raise DamagedFileError(f"{path} cannot be read ({error.strerror}); {again}") from None
+    except ValueError as error:
+        if isinstance(error, SightlineError):
+            raise
+        raise DamagedFileError(f"{path} cannot be read ({error}); {again}") from None
     known = {one.name for one in result.methods}
     measured = {one.name for one in result.measures}
     if result.best not in known or any(measured != one.values.keys() for one in result.methods):

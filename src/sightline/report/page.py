@@ -18,8 +18,8 @@ from pathlib import Path
 import jinja2
 from markupsafe import Markup
 
-from sightline.errors import InputError, WriteError
-from sightline.files import write_text
+from sightline.errors import DamagedFileError, InputError, SightlineError
+from sightline.files import hold, write_text
 from sightline.report.blocks import Section
 from sightline.report.bundle import MODULES, bundle
 from sightline.report.formatting import short_name
@@ -85,6 +85,7 @@ def write_report(run_folder: str | Path, path: str | Path | None = None) -> Path
 
     Raises:
         NotFoundError: The folder or its predictions are missing.
+        BusyError: Another process writes into the folder.
         DamagedFileError: A file of the run cannot be read.
         InputError: The report would be larger than 12 MB.
         WriteError: The report cannot be written.
@@ -92,17 +93,21 @@ def write_report(run_folder: str | Path, path: str | Path | None = None) -> Path
     from sightline.report.figures import write_figures  # matplotlib, which the page does not need
 
     folder = Path(run_folder)
-    run = read_run(folder)
     target = folder / "report.html" if path is None else Path(path)
-    page = render_page(run)
-    try:
+    with hold(folder):
+        try:
+            run = read_run(folder)
+            page = render_page(run)
+        except SightlineError:
+            raise
+        except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+            # Each file can be read and says something of another shape than it has to.
+            reason = " ".join(f"{type(error).__name__}: {error}".split())[:120]
+            raise DamagedFileError(
+                f"the files of {folder} do not fit together ({reason}); analyze and audit the run again"
+            ) from error
         write_figures(run, folder / "figures")
         write_text(target, page)
-    except OSError as error:
-        raise WriteError(
-            f"the report cannot be written to {error.filename or target} ({error.strerror}); "
-            "make room or choose another path"
-        ) from error
     return target
 
 

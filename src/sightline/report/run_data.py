@@ -10,9 +10,9 @@ then lacks its section. A run without an audit gets one of its predictions alone
 from __future__ import annotations
 
 import dataclasses
-import json
 import tomllib
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +23,7 @@ import pandas as pd
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as checked
 
+from sightline import files
 from sightline.audit import Audit, Evidence, make_audit, read_audit
 from sightline.errors import DamagedFileError, NotFoundError, SightlineError
 from sightline.faithfulness.result import FILE as FAITHFULNESS_FILE
@@ -30,6 +31,7 @@ from sightline.faithfulness.result import FaithfulnessResult, read_faithfulness
 from sightline.predictions.table import Predictions, read_predictions
 
 T = TypeVar("T")
+_AGAIN = "delete it and analyze the run again"
 _CARD: ConfigDict = {"extra": "ignore"}
 
 
@@ -248,18 +250,19 @@ def _read(path: Path, read: Callable[[Path], T]) -> T | Any:
         reason = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
     except SightlineError:
         raise
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except (
+        *(OSError, ValueError, TypeError, LookupError, EOFError, MemoryError, RecursionError),
+        *(zipfile.BadZipFile, zlib.error),
+    ) as error:
         reason = " ".join(str(error).split())
-    raise DamagedFileError(f"{path} cannot be read ({reason[:120]}); delete it and analyze the run again")
+    raise DamagedFileError(f"{path} cannot be read ({reason[:120]}); {_AGAIN}")
 
 
 def _json(path: Path, *keys: str) -> dict[str, Any]:
     """Return the object in a JSON file, which has to have `keys`; {} if there is no file."""
 
     def read(path: Path) -> dict[str, Any]:
-        value = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(value, dict):
-            raise ValueError("it holds no object")
+        value = files.read_json(path, otherwise=_AGAIN)
         if missing := [key for key in keys if key not in value]:
             raise ValueError(f"it has no {', '.join(missing)}")
         return value
@@ -268,7 +271,9 @@ def _json(path: Path, *keys: str) -> dict[str, Any]:
 
 
 def _card(path: Path, kind: type[T]) -> T | None:
-    return _read(path, lambda path: TypeAdapter(kind).validate_json(path.read_bytes()))
+    return _read(
+        path, lambda path: TypeAdapter(kind).validate_python(files.read_json(path, otherwise=_AGAIN))
+    )
 
 
 def _csv(path: Path, columns: tuple[str, ...]) -> pd.DataFrame | None:

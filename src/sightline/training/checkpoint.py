@@ -12,7 +12,8 @@ import torch
 
 from sightline import distributed
 from sightline.errors import DamagedFileError, InputTypeError, NotFoundError, SightlineError
-from sightline.files import write_atomic
+from sightline.files import check_regular, write_atomic
+from sightline.models.registry import state_problem
 from sightline.training.callbacks import Callback
 
 if TYPE_CHECKING:
@@ -46,9 +47,12 @@ class Checkpoint(Callback):
         except SightlineError:
             raise
         except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
-            first = str(error).partition("\n")[0]
+            reason = f"it has no {error}" if type(error) is KeyError else str(error).partition("\n")[0]
+            if isinstance(model := state.get("model"), dict):
+                reason = state_problem(model, trainer.model.state_dict()) or reason
             raise DamagedFileError(
-                f"{self.path} belongs to another recipe ({first}); start the run anew"
+                f"{self.path} belongs to another recipe ({reason}; sightline {state['version']} wrote it and "
+                f"this is {_version()}); start the run anew"
             ) from None
 
     def on_epoch_begin(self, trainer: Trainer) -> None:
@@ -95,10 +99,11 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         DamagedFileError: It is damaged, or another version of the package wrote it.
     """
     try:
+        check_regular(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise NotFoundError(f"{path} is missing; start the run anew") from None
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, LookupError) as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DamagedFileError(f"{path} is damaged ({first}); delete it and start the run anew") from None
     if not isinstance(state, dict) or state.get("schema") != SCHEMA:

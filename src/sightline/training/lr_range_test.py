@@ -16,7 +16,6 @@ steps; the loss at its end, over several learning rates, has one lowest point.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -25,7 +24,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from sightline.files import write_text
+from sightline.files import write_json, write_text
 
 LRRule = Callable[[np.ndarray, np.ndarray], float]
 
@@ -160,7 +159,7 @@ class RangeTest:
         }
         table = self.to_frame().to_csv(index=False, lineterminator="\n")
         write_text(folder / "range_test.csv", table)
-        write_text(folder / "range_test.json", json.dumps(card, indent=2))
+        write_json(folder / "range_test.json", card)
 
 
 def debiased_means(values: np.ndarray, smoothing: float) -> np.ndarray:

@@ -53,7 +53,14 @@ def _without_nul(text: str) -> str:
     return text
 
 
+def _folder_name(name: str) -> str:
+    if not name.strip() or len(name.encode()) > 100 or any(c in name for c in "/\\\0\n") or name[0] == ".":
+        raise ValueError("a folder has to be called so: no slash, no dot in front, up to 100 bytes")
+    return name
+
+
 Text = Annotated[str, AfterValidator(_without_nul)]
+RunName = Annotated[str, AfterValidator(_folder_name)]
 
 
 class DataSection(Section):
@@ -140,7 +147,7 @@ class Recipe(Section):
     tables with the name of a function that returns a `Callback`, and its options.
     """
 
-    name: Text
+    name: RunName
     description: str = ""
     metrics: tuple[Text, ...] = ()
     callbacks: tuple[dict[str, Any], ...] = ()

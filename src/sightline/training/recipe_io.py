@@ -13,6 +13,7 @@ import tomli_w
 
 from sightline.errors import DamagedFileError, InputError, NotFoundError, nearest
 from sightline.extensions import is_trusted
+from sightline.files import check_regular
 from sightline.training.recipe import Recipe, check_recipe, foreign_names
 
 log = logging.getLogger(__name__)
@@ -81,7 +82,7 @@ def parse_recipe(
     """Return the recipe of a TOML text; the other arguments are those of :func:`load_recipe`."""
     try:
         table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise DamagedFileError(f"{origin} is not TOML: {error}") from None
     _migrate(table, origin)
     untrusted = {name for name in foreign_names(table) if not is_trusted(name.partition(":")[0], trust)}
@@ -96,11 +97,14 @@ def _read(path: Path) -> str:
             f"recipe {str(path)!r} is not known; {nearest(str(path), list(RECIPES))}; or give a .toml file"
         )
     try:
+        check_regular(path)
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise NotFoundError(f"recipe {path} cannot be read: No such file or directory") from None
     except (OSError, ValueError) as error:  # ValueError: not UTF-8, or a path that no system can have
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        if isinstance(error, UnicodeDecodeError):
+            reason = "not UTF-8 text"
         raise DamagedFileError(f"recipe {path} cannot be read: {reason}") from None
 
 
