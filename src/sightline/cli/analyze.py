@@ -11,6 +11,7 @@ import click
 from sightline.cli import options
 from sightline.cli.app import app
 from sightline.cli.options import PATH, emit, emit_headline
+from sightline.files import hold
 
 if TYPE_CHECKING:
     from sightline.audit.result import Gain
@@ -29,9 +30,10 @@ def analyze(run: Path, trust: tuple[str, ...], device: str, as_json: bool, quiet
     from sightline.distributed import leader_does
     from sightline.runs import analyze as analyze_run
     from sightline.runs import load_run
+    from sightline.runs.run_folder import held_by_leader
 
     opened = leader_does(lambda: load_run(run, trust=trust))
-    with log_shown(to_stderr=as_json, quiet=quiet):
+    with held_by_leader(opened.folder), log_shown(to_stderr=as_json, quiet=quiet):
         analyze_run(opened, opened.data(), device=device)
     emit_headline(opened, as_json=as_json)
 
@@ -80,9 +82,12 @@ def audit(
     from sightline.runs import audit_run, load_run
 
     opened = load_run(run, trust=trust)
-    with log_shown(to_stderr=as_json, quiet=quiet):
-        found = audit_run(opened, folds=folds or 0, folds_recipe=folds_recipe, others=others, device=device)
-    page = write_report(opened.folder)
+    with hold(opened.folder):
+        with log_shown(to_stderr=as_json, quiet=quiet):
+            found = audit_run(
+                opened, folds=folds or 0, folds_recipe=folds_recipe, others=others, device=device
+            )
+        page = write_report(opened.folder)
     emit({**found.result.to_dict(), "report": str(page)}, as_json=as_json)
     if not as_json:
         causes = found.error_budget.causes

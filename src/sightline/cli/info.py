@@ -50,14 +50,19 @@ def runs(folder: Path, as_json: bool) -> None:
     rows = [summarize_run(path) for path in list_runs(folder)]
     emit(rows, as_json=as_json, text="" if rows else f"no runs in {folder}; 'sightline run' makes one")
     if rows and not as_json:
+        for row in rows:
+            if row["damaged"]:
+                click.echo(f"{row['run']} is damaged: {row['damaged']}", err=True)
         headings = ("run", "recipe", "data", "accuracy", "training")
         print_table(headings, [_run_cells(row) for row in rows], right=("accuracy", "training"))
 
 
 def _run_cells(row: Mapping[str, Any]) -> tuple[str, ...]:
     accuracy = "unfinished" if row["accuracy"] is None else f"{100 * row['accuracy']:.2f} %"
+    if row["damaged"]:
+        accuracy = "damaged"
     seconds = "-" if row["seconds"] is None else f"{row['seconds']:.0f} s"
-    return row["run"], row["recipe"], row["data"], accuracy, seconds
+    return row["run"], row["recipe"] or "?", row["data"] or "?", accuracy, seconds
 
 
 @app.command()

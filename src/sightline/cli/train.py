@@ -12,7 +12,7 @@ import click
 from sightline.cli import options
 from sightline.cli.app import app
 from sightline.cli.options import PATH, all_changes, emit, emit_headline
-from sightline.errors import SightlineError
+from sightline.errors import SightlineError, WriteError
 
 if TYPE_CHECKING:
     from sightline.runs import Run
@@ -50,9 +50,9 @@ def _begun(
         with log_shown(to_stderr=as_json, quiet=quiet) as bars:
             yield begun, bars
     except KeyboardInterrupt:
-        raise SightlineError(
-            f"stopped, and what was done is kept; go on with: sightline run --resume {begun.folder}"
-        ) from None
+        raise SightlineError(f"{_stopped(begun)}: sightline run --resume {begun.folder}") from None
+    except WriteError as error:
+        raise WriteError(f"{error}, then go on with: sightline run --resume {begun.folder}") from error
     except Exception as error:
         if is_lost(error):
             raise SightlineError(
@@ -60,6 +60,16 @@ def _begun(
                 f"as you like, with: sightline run --resume {begun.folder}"
             ) from error
         raise
+
+
+def _stopped(begun: Run) -> str:
+    from sightline.distributed import leads
+    from sightline.runs.artifacts import CHECKPOINT, WEIGHTS
+
+    kept = [begun.folder / name for name in (CHECKPOINT, WEIGHTS)]
+    if leads() and not any(path.exists() for path in kept):
+        return "stopped before the first checkpoint, so the training is lost; begin it again with"
+    return "stopped, and what was done is kept; go on with"
 
 
 @app.command()
@@ -134,13 +144,13 @@ def find_lr(recipe, changes, trust, device, sweeps, trials, apply, out, as_json,
     target = distributed.leader_does(lambda: recipe_file(recipe, out)) if apply else None
     data = distributed.machine_first(lambda: recipe_data(checked))
     how = {"sweeps": sweeps, "trials": trials, "device": device}
-    with log_shown(to_stderr=as_json, quiet=quiet):
-        found = range_test(checked, data, **how)
-    if not distributed.leads():
-        return
-    folder = new_folder(f"find-lr-{checked.name}", out)
-    found.save(folder)
-    lines = [describe_range_test(found), str(write_range_test(folder))]
+    # The folder before the sweeps too: one that cannot be written is noticed now.
+    with new_folder(f"find-lr-{checked.name}", out) as folder:
+        with log_shown(to_stderr=as_json, quiet=quiet):
+            found = range_test(checked, data, **how)
+        found.save(folder)
+        picture = write_range_test(folder)
+    lines = [describe_range_test(found), str(picture)]
     result = {name: getattr(found, name) for name in ("suggestion", "recommended", "suggestions", "ranges")}
     if target is not None:
         lines.append(apply_lr(*target, found.suggestion, trust=trust))

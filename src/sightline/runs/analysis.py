@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from sightline.attribution.methods import find_method
 from sightline.audit import check_planted
 from sightline.data import Dataset, Split, preview_augmentation
 from sightline.errors import InputError
-from sightline.files import write_atomic, write_text
+from sightline.files import write_atomic, write_json
 from sightline.models import to_float
 from sightline.predictions import (
     Dynamics,
@@ -29,6 +28,7 @@ from sightline.predictions import (
     rank_mistakes,
 )
 from sightline.predictions.metrics import measure as measure_metric
+from sightline.runs.artifacts import EXPLANATIONS, EXPLANATIONS_CARD, SAMPLES
 from sightline.training import Recipe
 
 
@@ -95,10 +95,10 @@ def explain_galleries(
             found = explain_layers(model, images, classes[index], layers=layers, method=method)
             arrays |= {f"{name}/{layer}/{target}": one.maps for layer, one in found.items()}
             shown = list(found)  # of a method that looks at the image alone: "input"
-    write_atomic(folder / "explanations.npz", lambda file: np.savez_compressed(file, **arrays))
+    write_atomic(folder / EXPLANATIONS, lambda file: np.savez_compressed(file, **arrays))
     title = "Grad-CAM" if method == "grad_cam" else method
     card = {"method": title, "name": method, "main_layer": shown[0], "layers": shown}
-    write_text(folder / "explanations.json", json.dumps(card, indent=2))
+    write_json(folder / EXPLANATIONS_CARD, card)
 
 
 def sample_images(folder: Path, data: Dataset, recipe: Recipe) -> None:
@@ -117,7 +117,7 @@ def sample_images(folder: Path, data: Dataset, recipe: Recipe) -> None:
         "augmented": preview_augmentation(data, transform, chosen, seed=seed),
         "augmented_one": many_times,
     }
-    write_atomic(folder / "samples.npz", lambda file: np.savez_compressed(file, **arrays))
+    write_atomic(folder / SAMPLES, lambda file: np.savez_compressed(file, **arrays))
 
 
 def measure(

@@ -26,17 +26,17 @@ from sightline.audit import Audit, Evidence, make_audit, measure_robustness, wri
 from sightline.audit.result import SplitName
 from sightline.data import Dataset, Split
 from sightline.errors import InputError
-from sightline.files import write_atomic
+from sightline.files import hold, write_atomic
 from sightline.models import choose_device, choose_precision, to_float
 from sightline.predictions import Predictions, predict, predict_corrupted, predict_tta
 from sightline.predictions.features import head_inputs
+from sightline.runs.artifacts import EXPLANATIONS_CARD, GALLERY
 from sightline.runs.explain_files import run_card
 from sightline.runs.run_folder import Run, fit_options, load_run, recipe_model
 from sightline.training import Recipe, describe_epoch, fit, load_recipe
 
 log = logging.getLogger(__name__)
 
-GALLERY_FILE = "gallery.npz"
 _AT_ONCE = 1000  # images that are explained, or made small, together
 _CORRUPTED = 300  # images of the test split that are corrupted, each in every way
 _THUMBNAIL = 64  # pixels a side at most
@@ -70,9 +70,9 @@ def audit_run(
         InputError: One of `others` was tested on other images, or `folds` does not fit the data.
     """
     opened = run if isinstance(run, Run) else load_run(run)
-    answers = other_answers(opened, others) if others else None
-    how = {"folds": folds, "folds_recipe": folds_recipe, "others": answers, "device": device}
-    with logs.shown(verbose):
+    with logs.shown(verbose), hold(opened.folder):
+        answers = other_answers(opened, others) if others else None
+        how = {"folds": folds, "folds_recipe": folds_recipe, "others": answers, "device": device}
         return keep_audit(opened, opened.data(), **how)
 
 
@@ -221,7 +221,7 @@ def _maps(
 
     By the run's method if a pass forward and back is all that it takes, else by Grad-CAM.
     """
-    card = run_card(run.folder, "explanations.json")
+    card = run_card(run.folder, EXPLANATIONS_CARD)
     method = card.get("name", "grad_cam")
     if method not in METHODS or takes_context(METHODS[method]):
         method = "grad_cam"
@@ -266,7 +266,7 @@ def write_gallery(
     for name, values in zip(("maps_predicted", "maps_true"), maps, strict=True):
         if values is not None:
             arrays[name] = values.astype(np.float16)
-    write_atomic(folder / GALLERY_FILE, lambda file: np.savez(file, **arrays))
+    write_atomic(folder / GALLERY, lambda file: np.savez(file, **arrays))
 
 
 def pictured_rows(audit: Audit) -> np.ndarray:

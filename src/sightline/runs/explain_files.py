@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,9 +14,10 @@ from sightline.attribution.methods import Method, find_method
 from sightline.data import read_image
 from sightline.errors import InputError, NotFoundError, nearest
 from sightline.faithfulness.result import read_faithfulness
-from sightline.files import write_atomic
+from sightline.files import read_json, shown_name, write_atomic
 from sightline.models import choose_device, load_model, to_float
 from sightline.predictions import Predictions
+from sightline.runs.artifacts import EXPLAINED, EXPLANATIONS_CARD
 from sightline.runs.run_folder import existing_folder
 
 
@@ -55,6 +55,9 @@ def explain_pictures(
         InputError: An unknown class, layer or method, or a picture that cannot be read; nothing is written.
     """
     folder = existing_folder(run)
+    for path in pictures:
+        if not _is_text(path):
+            raise InputError(f"the name {shown_name(path)} is not UTF-8 text; rename the file")
     model, card = load_model(folder, trust=trust)
     model.to(choose_device(device))
     names = tuple(card["class_names"])
@@ -66,12 +69,12 @@ def explain_pictures(
         model,
         to_float(pixels),
         None if target is None else names.index(target),
-        layer=layer or run_card(folder, "explanations.json").get("main_layer"),
+        layer=layer or run_card(folder, EXPLANATIONS_CARD).get("main_layer"),
         method=_method(folder, method, trust),
     )
     predictions = Predictions(found.logits, found.targets, names)
     overlays = overlay(pixels, found.heatmaps())
-    out = out or folder / "explained"
+    out = out or folder / EXPLAINED
     out.mkdir(parents=True, exist_ok=True)
     rows = []
     for i, (path, place) in enumerate(zip(pictures, _places(pictures, out), strict=True)):
@@ -99,7 +102,7 @@ def _method(folder: Path, asked: str | None, trust: Collection[str]) -> Method:
     if asked not in (None, "auto"):
         return find_method(asked)
     if asked is None:
-        return find_method(run_card(folder, "explanations.json").get("name", "grad_cam"), trust=trust)
+        return find_method(run_card(folder, EXPLANATIONS_CARD).get("name", "grad_cam"), trust=trust)
     try:
         return find_method(read_faithfulness(folder).best, trust=trust)
     except NotFoundError:
@@ -112,18 +115,32 @@ def _method(folder: Path, asked: str | None, trust: Collection[str]) -> Method:
 def run_card(folder: Path, name: str) -> dict[str, Any]:
     """What the analysis of the run left in the file `name`; nothing before there was one."""
     path = folder / name
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return read_json(path, otherwise=f"'sightline analyze {folder}' writes it") if path.exists() else {}
 
 
 def _places(pictures: Sequence[Path], out: Path) -> list[Path]:
     """One path per picture; pictures of the same name in different folders get a number."""
     places: list[Path] = []
     for picture in pictures:
-        place, number = out / f"{picture.stem}-heatmap.png", 2
+        place, number = _heatmap(out, picture.stem, ""), 2
         while place in places:
-            place, number = out / f"{picture.stem}-{number}-heatmap.png", number + 1
+            place, number = _heatmap(out, picture.stem, f"-{number}"), number + 1
         places.append(place)
     return places
+
+
+def _heatmap(out: Path, stem: str, number: str) -> Path:
+    """The file of a heat map; of a long name the end is left out, as file systems take 255 bytes."""
+    end = f"{number}-heatmap.png"
+    return out / (stem.encode()[: 255 - len(end)].decode(errors="ignore") + end)
+
+
+def _is_text(path: Path) -> bool:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _write_pair(path: Path, picture: np.ndarray, overlay: np.ndarray) -> None:

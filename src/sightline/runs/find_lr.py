@@ -16,6 +16,7 @@ from sightline.data import Dataset
 from sightline.errors import InputError
 from sightline.files import write_text
 from sightline.models import create_model
+from sightline.runs.artifacts import RANGE_TEST, RECIPE
 from sightline.runs.run_folder import Run
 from sightline.training import RECIPES, Execution, RangeTest, Recipe, find_learning_rate, recipe_toml
 from sightline.training.recipe_io import parse_recipe
@@ -67,7 +68,7 @@ def settle_lr(run: Run, data: Dataset, *, device: str = "auto") -> Run:
     that is resumed does not search again. A test that only goes into the report has a single sweep.
     """
     recipe = run.recipe
-    tested = distributed.agreed((run.folder / "range_test.json").exists())
+    tested = distributed.agreed((run.folder / RANGE_TEST).exists())
     if not recipe.finds_lr and (tested or not recipe.analysis.range_test):
         return run
     if recipe.finds_lr:
@@ -79,7 +80,7 @@ def settle_lr(run: Run, data: Dataset, *, device: str = "auto") -> Run:
         found.save(run.folder)
         log.info("range test: %s", describe_range_test(found))
         if recipe.finds_lr:
-            write_text(run.folder / "recipe.toml", recipe_toml(settled))
+            write_text(run.folder / RECIPE, recipe_toml(settled))
             log.info("schedule.%s = %g, found by the range test", recipe.lr_key, found.suggestion)
     return dataclasses.replace(run, recipe=settled)
 

@@ -10,7 +10,6 @@ done again on its own.
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import time
@@ -22,12 +21,22 @@ from torch import nn
 
 from sightline import distributed, logs
 from sightline.data import DATASETS, Dataset, describe, preview_augmentation
-from sightline.files import sweep, write_text
+from sightline.errors import InputError
+from sightline.files import sweep, write_json, write_text
 from sightline.models import choose_device, choose_precision, load_model, save_model
 from sightline.predictions import Predictions, TtaPredictions, accuracy, write_predictions
 from sightline.predictions.inference import predict_tta_shared
 from sightline.report import write_report
 from sightline.runs.analysis import check_methods, explain_galleries, explained_layers, measure, sample_images
+from sightline.runs.artifacts import (
+    CHECKPOINT,
+    DATA_CARD,
+    ENVIRONMENT,
+    FIXES,
+    METRICS,
+    PREDICTIONS,
+    RECIPE,
+)
 from sightline.runs.audit_stage import keep_audit
 from sightline.runs.faithfulness_stage import measure_faithfulness
 from sightline.runs.find_lr import settle_lr
@@ -35,7 +44,10 @@ from sightline.runs.run_folder import (
     Run,
     describe_environment,
     fit_options,
+    held_by_leader,
     new_folder,
+    other_threads,
+    read_environment,
     recipe_data,
     recipe_model,
 )
@@ -112,6 +124,7 @@ def _start(recipe: Recipe, out: str | Path | None, device: str) -> Run:
     data = recipe_data(resolved)
     preview_augmentation(data, resolved.make_augmentation(data.mean.tolist()), [0])
     check_methods(resolved)
+    _check_size(resolved, data)
     model = recipe_model(resolved, data)
     check_outputs(model, data, torch.device("cpu"))
     explained_layers(model, data, resolved)
@@ -120,42 +133,56 @@ def _start(recipe: Recipe, out: str | Path | None, device: str) -> Run:
     chosen = {"precision": execution.precision, "memory_format": execution.memory_format}
     training = resolved.training.model_copy(update=chosen)
     resolved = resolved.model_copy(update={"training": training})
-    folder = new_folder(resolved.name, None if out is None else Path(out))
-    resolved = _with_own_fixes(resolved, folder)
     measured = {"processes": distributed.size(), "execution": execution.describe()}
     environment = describe_environment(str(torch_device)) | measured
-    write_text(folder / "environment.json", json.dumps(environment, indent=2))
-    write_text(folder / "recipe.toml", recipe_toml(resolved))
+    with new_folder(resolved.name, None if out is None else Path(out)) as folder:
+        resolved = _with_own_fixes(resolved, folder)
+        write_json(folder / ENVIRONMENT, environment)
+        write_text(folder / RECIPE, recipe_toml(resolved))  # last: it makes the folder that of a run
     return Run(folder, resolved)
+
+
+def _check_size(recipe: Recipe, data: Dataset) -> None:
+    """Raise InputError for data that training would take and what follows it would not."""
+    count, analysis = len(data.test), recipe.analysis
+    if count < 2 and (analysis.audit or analysis.compare_images):
+        raise InputError(
+            f"data set {data.name!r} has {count} test image, and the audit and the comparison of methods "
+            "need 2 or more; add some, or set analysis.audit=false and analysis.compare_images=0"
+        )
+    if data.num_classes < 2:
+        raise InputError(f"data set {data.name!r} has {data.num_classes} class; a model needs 2 or more")
 
 
 def _with_own_fixes(recipe: Recipe, folder: Path) -> Recipe:
     """The recipe with a copy of its decisions in the run's folder, which then stands for itself."""
     if not recipe.data.fixes:
         return recipe
-    own = (folder / "fixes.json").absolute()
+    own = (folder / FIXES).absolute()
     write_text(own, Path(recipe.data.fixes).read_text(encoding="utf-8"))
     return recipe.model_copy(update={"data": recipe.data.model_copy(update={"fixes": str(own)})})
 
 
 def finish_run(run: Run, *, device: str = "auto", callbacks: Sequence[Callback] = ()) -> Run:
     """Do what is left of a run: train from its checkpoint or from the start, analyse, audit, report."""
-    data = distributed.machine_first(lambda: recipe_data(run.recipe))
-    if distributed.leads():
-        sweep(run.folder)
-        log.info("%s: %s", run.folder, _describe_data(data))
-    run = settle_lr(run, data, device=device)
-    _train(run, data, device=device, callbacks=callbacks)
-    analyze(run, data, device=device)
-    if run.recipe.analysis.audit:
-        distributed.leader_does(lambda: keep_audit(run, data, device=device))
-    distributed.leader_does(lambda: log.info("report: %s", write_report(run.folder)))
+    with held_by_leader(run.folder):
+        data = distributed.machine_first(lambda: recipe_data(run.recipe))
+        if distributed.leads():
+            sweep(run.folder)
+            log.info("%s: %s", run.folder, _describe_data(data))
+        run = settle_lr(run, data, device=device)
+        _train(run, data, device=device, callbacks=callbacks)
+        analyze(run, data, device=device)
+        if run.recipe.analysis.audit:
+            distributed.leader_does(lambda: keep_audit(run, data, device=device))
+        distributed.leader_does(lambda: log.info("report: %s", write_report(run.folder)))
     return run
 
 
 def train(run: Run, data: Dataset, *, device: str = "auto", callbacks: Sequence[Callback] = ()) -> History:
     """Train, going on from a checkpoint in the folder; write weights, model card, history, data card."""
-    return _train(settle_lr(run, data, device=device), data, device=device, callbacks=callbacks)
+    with held_by_leader(run.folder):
+        return _train(settle_lr(run, data, device=device), data, device=device, callbacks=callbacks)
 
 
 class _SaveHistory(Callback):
@@ -173,11 +200,13 @@ def _train(run: Run, data: Dataset, *, device: str, callbacks: Sequence[Callback
     recipe, training = run.recipe, run.recipe.training
     model = recipe_model(recipe, data)
     if distributed.leads():  # the folder may be on its machine alone
-        environment = json.loads((run.folder / "environment.json").read_text(encoding="utf-8"))
-        write_text(run.folder / "data.json", json.dumps(describe(data), indent=2))
+        environment = read_environment(run.folder)
+        write_json(run.folder / DATA_CARD, describe(data))
         log.info("training in %s", environment.get("execution", training.precision))
+        if (run.folder / CHECKPOINT).exists() and (line := other_threads(environment, choose_device(device))):
+            log.warning(line)
     options = fit_options(recipe, data)
-    checkpoint = Checkpoint(run.folder / "checkpoint.pt", resume=True)
+    checkpoint = Checkpoint(run.folder / CHECKPOINT, resume=True)
     options["callbacks"] += [*callbacks, _SaveHistory(run.folder), LogEpochs(), checkpoint]
     history = fit(model, data, **options, device=device, verbose=False)
     distributed.leader_does(lambda: _keep(run, model, data, history))
@@ -192,8 +221,14 @@ def _keep(run: Run, model: nn.Module, data: Dataset, history: History) -> None:
 
 def analyze(run: Run, data: Dataset, *, device: str = "auto") -> Predictions:
     """Predict the test split, rank and explain the mistakes; write predictions, metrics, explanations."""
+    with held_by_leader(run.folder):
+        return _analyze_held(run, data, device)
+
+
+def _analyze_held(run: Run, data: Dataset, device: str) -> Predictions:
     check_methods(run.recipe)
     torch_device = choose_device(device)
+    distributed.leader_does(lambda: len(run.history))  # a damaged one is noticed before anything is written
     trusted = run.recipe.trusted_modules
     model, card = distributed.leader_does(lambda: load_model(run.folder, trust=trusted))
     model.to(torch_device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
@@ -217,7 +252,7 @@ def _analyze(
 ) -> None:
     """Do what follows the predictions: one process's work, as it looks at tens of images."""
     predictions, tta = augmented.plain, run.recipe.analysis.tta
-    write_predictions(run.folder / "predictions.parquet", predictions)
+    write_predictions(run.folder / PREDICTIONS, predictions)
     started = time.perf_counter()
     layers = explained_layers(model, data, run.recipe)
     wanted, method = run.recipe.analysis, run.recipe.analysis.method
@@ -233,7 +268,7 @@ def _analyze(
     if tta != "none":
         metrics |= {"accuracy_with_tta": accuracy(augmented.mean), "tta": tta}
     metrics["seconds"] = {"train": float(run.history["seconds"].to_numpy().sum()), **seconds}
-    write_text(run.folder / "metrics.json", json.dumps(metrics, indent=2, allow_nan=False))
+    write_json(run.folder / METRICS, metrics)
     wrong = metrics["mistakes"]
     share = f"{100 * metrics['accuracy']:.2f} %"
     if tta != "none":

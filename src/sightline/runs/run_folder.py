@@ -8,61 +8,105 @@ from __future__ import annotations
 import contextlib
 import datetime
 import functools
+import glob
 import importlib.metadata
-import json
 import os
 import platform
+import shutil
 import sys
-import tomllib
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 from torch import nn
 
 import sightline
+from sightline import distributed
 from sightline.audit import Audit, apply_decisions, read_audit, read_decisions
 from sightline.data import Dataset, load_data
-from sightline.errors import SightlineError
+from sightline.errors import (
+    DamagedFileError,
+    InputError,
+    NotFoundError,
+    SightlineError,
+    UntrustedError,
+    WriteError,
+)
+from sightline.files import LOCK, check_regular, hold, read_json
 from sightline.models import create_model, load_model
 from sightline.predictions import Dynamics, Predictions, load_dynamics, read_predictions
+from sightline.runs.artifacts import DYNAMICS, ENVIRONMENT, HISTORY, METRICS, PREDICTIONS, RECIPE, REPORT
 from sightline.training import Execution, Recipe, load_recipe
 
 RUNS = Path("runs")
 
 
-def new_folder(name: str, out: Path | None = None, *, runs: Path = RUNS) -> Path:
-    """Make and return the folder of a new run: `out`, or the next free `runs/NAME-N`.
+@contextlib.contextmanager
+def new_folder(name: str, out: Path | None = None, *, runs: Path = RUNS) -> Iterator[Path]:
+    """Make the folder of a new run, `out` or the next free `runs/NAME-N`, and hold it while the block runs.
 
-    Raises SightlineError if `out` holds anything, or cannot be made.
+    If the block raises, the folder is as absent or as empty as it was. One of several processes that ask for
+    the same `out` gets it.
+
+    Raises:
+        InputError: `out` holds anything.
+        BusyError: Another process is making a run in it.
+        WriteError: It cannot be made.
     """
+    wanted = runs if out is None else out
+    made = [folder for folder in (wanted, *wanted.parents) if not folder.exists()]
     try:
         if out is None:
-            return _next(runs, name)
-        if out.is_dir() and any(out.iterdir()):
-            raise SightlineError(
-                f"{out} already holds {'a run' if (out / 'recipe.toml').exists() else 'other files'}; "
-                "choose another --out, or go on with --resume"
-            )
-        out.mkdir(parents=True, exist_ok=True)
+            folder = _next(runs, name)
+            made.insert(0, folder)
+        else:
+            folder = out
+            try:
+                folder.mkdir(parents=True)
+            except FileExistsError:
+                made = []
+                if not folder.is_dir():
+                    raise
     except OSError as error:
-        raise SightlineError(
-            f"cannot make {error.filename}: {error.strerror}; choose another --out"
-        ) from None
-    return out
+        raise WriteError(f"cannot make {error.filename}: {error.strerror}; choose another --out") from None
+    try:
+        with hold(folder):
+            _check_empty(folder)
+            try:
+                yield folder
+            except BaseException:
+                for path in folder.iterdir():
+                    if path.name != LOCK:
+                        shutil.rmtree(path) if path.is_dir() else path.unlink()
+                raise
+    except BaseException:
+        for path in made:
+            with contextlib.suppress(OSError):
+                path.rmdir()
+        raise
+    if out is None and (folder / RECIPE).exists():
+        _point_latest(folder)
+
+
+def _check_empty(folder: Path) -> None:
+    if any(path.name != LOCK for path in folder.iterdir()):
+        raise InputError(
+            f"{folder} already holds {'a run' if (folder / RECIPE).exists() else 'other files'}; "
+            "choose another --out, or go on with --resume"
+        )
 
 
 def _next(runs: Path, name: str) -> Path:
     runs.mkdir(parents=True, exist_ok=True)
-    taken = [path.name.removeprefix(f"{name}-") for path in runs.glob(f"{name}-*")]
+    taken = [path.name.removeprefix(f"{name}-") for path in runs.glob(f"{glob.escape(name)}-*")]
     number = 1 + max((int(tail) for tail in taken if tail.isdecimal()), default=0)
     while True:  # another process may take the number between the look and the making
         with contextlib.suppress(FileExistsError):
             folder = runs / f"{name}-{number}"
             folder.mkdir()
-            _point_latest(folder)
             return folder
         number += 1
 
@@ -81,23 +125,21 @@ def existing_folder(path: Path) -> Path:
     Raises SightlineError if there is none, naming the runs beside it.
     """
     folder = path.resolve() if path.is_symlink() else path
-    if (folder / "recipe.toml").is_file():
+    if (folder / RECIPE).is_file():
         return folder
-    beside = sorted(p.parent.name for p in path.parent.glob("*/recipe.toml") if not p.parent.is_symlink())
+    beside = sorted(p.parent.name for p in path.parent.glob(f"*/{RECIPE}") if not p.parent.is_symlink())
     known = f"runs there: {', '.join(beside)}" if beside else "'sightline run' makes one"
-    raise SightlineError(f"{path} is not the folder of a run; {known}")
+    raise NotFoundError(f"{path} is not the folder of a run; {known}")
 
 
 def list_runs(runs: Path = RUNS) -> list[Path]:
     """Return the folders of the runs in `runs`, oldest first."""
-    found = [p.parent for p in runs.glob("*/recipe.toml") if not p.parent.is_symlink()]
-    return sorted(found, key=lambda folder: (folder / "recipe.toml").stat().st_mtime)
+    found = [p.parent for p in runs.glob(f"*/{RECIPE}") if p.is_file() and not p.parent.is_symlink()]
+    return sorted(found, key=lambda folder: (folder / RECIPE).stat().st_mtime)
 
 
 def describe_environment(device: str) -> dict[str, Any]:
     """Return what a run depends on beyond its recipe: versions, hardware, command, time (UTC)."""
-    import torch
-
     packages = ("torch", "numpy", "pandas", "albumentations")
     versions = {"python": platform.python_version(), "sightline": sightline.__version__}
     for package in packages:
@@ -115,6 +157,32 @@ def describe_environment(device: str) -> dict[str, Any]:
     return {"started": started, "command": command, "versions": versions, "hardware": hardware}
 
 
+def read_environment(folder: Path) -> dict[str, Any]:
+    """Return what `describe_environment` said when the run began."""
+    return read_json(folder / ENVIRONMENT, otherwise="start the run anew, or copy the file back")
+
+
+def other_threads(environment: Mapping[str, Any], device: torch.device) -> str | None:
+    """Return a warning if this CPU adds up with another number of threads than at the start of the run."""
+    hardware = environment.get("hardware")
+    then = hardware.get("threads") if isinstance(hardware, dict) else None
+    now = torch.get_num_threads()
+    if device.type != "cpu" or then is None or then == now:
+        return None
+    return (
+        f"the run began with {then} CPU threads and continues with {now}: the last bits of its weights will "
+        f"differ from those of a run without a break; OMP_NUM_THREADS={then} avoids it"
+    )
+
+
+@contextlib.contextmanager
+def held_by_leader(folder: Path) -> Iterator[None]:
+    """Hold the folder in the process that writes into it, and fail in all of them if it is held elsewhere."""
+    with contextlib.ExitStack() as stack:
+        distributed.leader_does(lambda: stack.enter_context(hold(folder)))
+        yield
+
+
 def _processor() -> str:
     info = Path("/proc/cpuinfo")
     if info.exists():
@@ -125,18 +193,23 @@ def _processor() -> str:
 
 
 def summarize_run(folder: Path) -> dict[str, Any]:
-    """Return a row of the table of runs: run, recipe, data, accuracy, seconds (None while unfinished)."""
-    recipe = tomllib.loads((folder / "recipe.toml").read_text(encoding="utf-8"))
-    metrics: dict[str, Any] = {}
-    with contextlib.suppress(OSError, ValueError):
-        metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-    return {
-        "run": str(folder),
-        "recipe": recipe.get("name", "?"),
-        "data": recipe.get("data", {}).get("name", "?"),
-        "accuracy": metrics.get("accuracy"),
-        "seconds": metrics.get("seconds", {}).get("train"),
-    }
+    """Return a row of the table of runs: run, recipe, data, accuracy, seconds, damaged.
+
+    accuracy and seconds are None while the run is unfinished; damaged is None, or why a file cannot be read.
+    """
+    row = dict.fromkeys(("recipe", "data", "accuracy", "seconds", "damaged"))
+    try:
+        opened = load_run(folder)
+        row |= {"recipe": opened.recipe.name, "data": opened.recipe.data.name}
+        if (folder / METRICS).exists():
+            accuracy, seconds = opened.metrics.get("accuracy"), opened.metrics.get("seconds")
+            train = seconds.get("train") if isinstance(seconds, dict) else None
+            if not all(isinstance(number, int | float) for number in (accuracy, train)):
+                raise DamagedFileError(f"{folder / METRICS} has no accuracy or no seconds of training")
+            row |= {"accuracy": accuracy, "seconds": train}
+    except SightlineError as error:
+        row["damaged"] = " ".join(str(error).split())
+    return {"run": str(folder), **row}
 
 
 @dataclass(frozen=True)
@@ -149,35 +222,37 @@ class Run:
     @property
     def report(self) -> Path:
         """Path of the report."""
-        return self.folder / "report.html"
+        return self.folder / REPORT
 
     @functools.cached_property
     def predictions(self) -> Predictions:
         """Predictions on the test split, in data order."""
-        return read_predictions(self.folder / "predictions.parquet")
+        return read_predictions(self.folder / PREDICTIONS)
 
     @functools.cached_property
     def metrics(self) -> dict[str, Any]:
         """Accuracy, loss and what else `metrics.json` holds."""
-        path = self.folder / "metrics.json"
-        if not path.exists():
-            raise SightlineError(f"{path} is not there; 'sightline analyze {self.folder}' writes it")
-        return json.loads(path.read_text(encoding="utf-8"))
+        return read_json(self.folder / METRICS, otherwise=f"'sightline analyze {self.folder}' writes it")
 
     @functools.cached_property
     def history(self) -> pd.DataFrame:
         """The table of epochs."""
-        path = self.folder / "history.csv"
-        if not path.exists():
-            raise SightlineError(
-                f"{path} is not there; finish it with 'sightline run --resume {self.folder}'"
-            )
-        return pd.read_csv(path)
+        path, finish = self.folder / HISTORY, f"finish it with 'sightline run --resume {self.folder}'"
+        try:
+            check_regular(path)
+            table = pd.read_csv(path)
+            table["seconds"].to_numpy(float)
+        except FileNotFoundError:
+            raise NotFoundError(f"{path} is missing; {finish}") from None
+        except (OSError, ValueError, LookupError) as error:
+            reason = " ".join(str(error).split())[:120]
+            raise DamagedFileError(f"{path} is no table of epochs ({reason}); {finish}") from error
+        return table
 
     @functools.cached_property
     def dynamics(self) -> Dynamics | None:
         """Margins and probabilities of the training images over the epochs; None for a run that kept none."""
-        path = self.folder / "dynamics.npz"
+        path = self.folder / DYNAMICS
         return load_dynamics(path) if path.exists() else None
 
     @functools.cached_property
@@ -207,7 +282,12 @@ def load_run(folder: str | Path, *, trust: Collection[str] = ()) -> Run:
         NotFoundError: There is no run.
     """
     path = existing_folder(Path(folder))
-    return Run(path, load_recipe(path / "recipe.toml", trust=trust, complete=False))
+    try:
+        return Run(path, load_recipe(path / RECIPE, trust=trust, complete=False))
+    except (NotFoundError, DamagedFileError, UntrustedError):
+        raise
+    except SightlineError as error:
+        raise DamagedFileError(f"{path / RECIPE} is no recipe of this version: {error}") from error
 
 
 def recipe_data(recipe: Recipe) -> Dataset:
