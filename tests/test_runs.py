@@ -230,12 +230,16 @@ def test_a_folder_that_holds_something_is_refused(run, tmp_path):
 
 
 def test_runs_are_numbered_and_the_newest_is_latest(tmp_path):
-    first = new_folder("a", runs=tmp_path)
+    with new_folder("a", runs=tmp_path) as first:
+        assert not (tmp_path / "latest").exists()
+        (first / "recipe.toml").write_text("name = 'a'")
+    assert (tmp_path / "latest").resolve() == first.resolve()
+    (first / "recipe.toml").unlink()
     (tmp_path / "a-7").mkdir()
-    second = new_folder("a", runs=tmp_path)
+    with new_folder("a", runs=tmp_path) as second:
+        (second / "recipe.toml").write_text("name = 'a'\nschedule = { name = 'constant', lr = 0.1 }")
     assert (first.name, second.name) == ("a-1", "a-8")
     assert (tmp_path / "latest").resolve() == second.resolve()
-    (second / "recipe.toml").write_text("name = 'a'")
     assert existing_folder(tmp_path / "latest") == second.resolve()
     assert list_runs(tmp_path) == [second]
     row = summarize_run(second)
