@@ -7,6 +7,9 @@ import shutil
 
 import pytest
 
+# Collecting it would put its folder on the path, as if it were installed for all tests.
+collect_ignore = ["plugin"]
+
 
 def without(reason: str) -> None:
     """Skip a test that cannot run here; in CI, where nothing may be missing, fail it."""

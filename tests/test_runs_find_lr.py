@@ -210,5 +210,5 @@ def test_apply_writes_a_shipped_recipe_into_a_new_file(tmp_path, monkeypatch):
 def test_apply_is_refused_where_the_file_would_not_say_what_was_tested(tmp_path, capsys):
     command = ["find-lr", "shapes-quick", "--apply", "--out", str(tmp_path / "lr")]
     assert main([*command, "--set", "training.batch_size=64"]) == 2
-    assert "--apply writes the rate alone" in capsys.readouterr().err
+    assert "--apply writes the learning rate alone" in capsys.readouterr().err
     assert not (tmp_path / "lr").exists()
