@@ -129,5 +129,5 @@ def test_a_file_that_is_missing_or_a_folder_is_said(tmp_path):
     with pytest.raises(NotFoundError, match=r"faithfulness.json is missing; 'sightline analyze"):
         read_faithfulness(tmp_path)
     (tmp_path / FILE).mkdir()
-    with pytest.raises(DamagedFileError, match=r"cannot be read \(Is a directory\)"):
+    with pytest.raises(DamagedFileError, match=r"cannot be read \(it is not a regular file\)"):
         read_faithfulness(tmp_path)
