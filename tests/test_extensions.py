@@ -15,6 +15,7 @@ import sightline as sl
 from sightline.cli import main
 from sightline.errors import InputError, InputTypeError, SightlineError, UntrustedError
 from sightline.extensions import plugins
+from sightline.predictions import write_predictions
 from sightline.runs import start_run, train
 from sightline.training import load_recipe
 
@@ -25,6 +26,7 @@ NAMED = {
     "data": "sightline_example.pictures:stripes",
     "metric": "sightline_example.numbers:worst_class",
     "callback": "sightline_example.budget:TimeBudget",
+    "section": "sightline_example.page:hesitant",
 }
 RECIPE = """
 name = "theirs"
@@ -48,6 +50,7 @@ mistakes = 2
 correct = 2
 samples = 2
 audit = false
+sections = ["{section}"]
 """
 
 
@@ -117,6 +120,9 @@ def test_a_run_of_functions_is_trained_closed_opened_and_resumed(theirs, tmp_pat
     assert len(run.history) == 1  # the budget of no second ends it
     assert set(run.metrics["metrics"]) == {"worst_class", "balanced_accuracy"}
     assert run.model()  # who trained it may open it
+    wrong = np.flatnonzero(~run.predictions.correct)
+    shown = run.report.read_text(encoding="utf-8")
+    assert ("Hesitant mistakes" in shown) == bool(len(wrong))
     card = json.loads((run.folder / "model.json").read_text())
     assert (card["name"], card["options"]) == (NAMED["model"], {"width": 8})
 
@@ -126,7 +132,10 @@ def test_a_run_of_functions_is_trained_closed_opened_and_resumed(theirs, tmp_pat
     opened = sl.load_run(run.folder)
     assert opened.metrics["metrics"] == run.metrics["metrics"]
     assert opened.report.exists()
+    capsys.readouterr()
     assert main(["report", str(run.folder), "--json"]) == 0
+    assert "sightline_example.page:hesitant is left out" in " ".join(capsys.readouterr().err.split())
+    assert "Hesitant mistakes" not in run.report.read_text(encoding="utf-8")
     for needs_trust in (opened.model, opened.data, lambda: train(opened, sl.load_data("shapes", limit=100))):
         with pytest.raises(UntrustedError, match="if you trust it, say so: --trust sightline_example"):
             needs_trust()
@@ -156,6 +165,28 @@ def test_a_run_of_functions_is_trained_closed_opened_and_resumed(theirs, tmp_pat
     assert main(resumed) == 0
 
 
+@pytest.mark.usefixtures("installed")
+def test_a_section_shows_what_its_function_made_of_the_run(tmp_path):
+    from sightline_example.page import hesitant
+
+    from sightline.report import read_run, write_report
+
+    logits = np.array([[2.0, 0.0], [0.0, 0.5], [0.0, 3.0], [0.0, 1.0]])
+    predictions = sl.Predictions(logits, np.array([0, 0, 0, 1]), ("stripe", "dot"))
+    write_predictions(tmp_path / "predictions.parquet", predictions)
+    (table,) = hesitant(read_run(tmp_path)).blocks
+    sure = [f"{100 / (1 + np.exp(-margin)):.0f} %" for margin in (0.5, 3.0)]
+    assert table.rows == (("image 1", "dot", sure[0]), ("image 2", "dot", sure[1]))
+    for section in (hesitant, "hesitant", NAMED["section"]):
+        page = write_report(tmp_path, sections=[section]).read_text(encoding="utf-8")
+        assert page.count('id="hesitant"') == 1
+    assert 'id="hesitant"' not in write_report(tmp_path).read_text(encoding="utf-8")
+    with pytest.raises(InputError, match=r"section '.*<lambda>' failed \(ZeroDivisionError: .*leave it out"):
+        write_report(tmp_path, sections=[lambda run: 1 / 0])
+    with pytest.raises(InputTypeError, match="returned a int; it has to return a Section or None"):
+        write_report(tmp_path, sections=[lambda run: 3])
+
+
 def _picture(folder: Path) -> Path:
     from PIL import Image
 
@@ -166,6 +197,7 @@ def _picture(folder: Path) -> Path:
 @pytest.mark.usefixtures("installed")
 def test_names_of_plugins_and_of_set_need_no_trust(theirs, tmp_path):
     names = {"model": "tiny", "data": "stripes", "metric": "worst_class", "callback": "time_budget"}
+    names["section"] = "hesitant"
     theirs.write_text(RECIPE.format(**names))
     made = start_run(theirs, out=tmp_path / "plugins", device="cpu")
     assert made.recipe.make_callbacks()[0].seconds == 0

@@ -78,16 +78,12 @@ def audit(
     Which mistakes are label errors, leaks, shortcuts or real; the page in RUN shows it with its images.
     """
     from sightline.cli.console import log_shown, print_table
-    from sightline.report import write_report
-    from sightline.runs import audit_run, load_run
+    from sightline.runs import audit_run, load_run, report_run
 
     opened = load_run(run, trust=trust)
-    with hold(opened.folder):
-        with log_shown(to_stderr=as_json, quiet=quiet):
-            found = audit_run(
-                opened, folds=folds or 0, folds_recipe=folds_recipe, others=others, device=device
-            )
-        page = write_report(opened.folder)
+    with hold(opened.folder), log_shown(to_stderr=as_json, quiet=quiet):
+        found = audit_run(opened, folds=folds or 0, folds_recipe=folds_recipe, others=others, device=device)
+        page = report_run(opened)
     emit({**found.result.to_dict(), "report": str(page)}, as_json=as_json)
     if not as_json:
         causes = found.error_budget.causes
@@ -169,12 +165,21 @@ def _picture_cells(row: Mapping[str, Any]) -> tuple[str, ...]:
 
 @app.command()
 @click.argument("run", type=PATH)
+@click.option(
+    "--section",
+    "sections",
+    multiple=True,
+    metavar="NAME",
+    help="Add a section by a function of yours, as package.module:function; may be given several times.",
+)
+@options.trust
 @options.as_json
 @options.debug
-def report(run: Path, as_json: bool) -> None:
+def report(run: Path, sections: tuple[str, ...], trust: tuple[str, ...], as_json: bool) -> None:
     """Write the report of RUN again from its saved data."""
-    from sightline.report import write_report
-    from sightline.runs import existing_folder
+    from sightline.cli.console import log_shown
+    from sightline.runs import load_run, report_run
 
-    path = write_report(existing_folder(run))
+    with log_shown(to_stderr=True, quiet=False):
+        path = report_run(load_run(run, trust=trust), sections=sections)
     emit({"report": str(path)}, as_json=as_json, text=str(path))

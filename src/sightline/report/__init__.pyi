@@ -1,3 +1,8 @@
+from .blocks import Column as Column
+from .blocks import Heading as Heading
+from .blocks import Note as Note
+from .blocks import Section as Section
+from .blocks import Table as Table
 from .comparison import Rows as Rows
 from .comparison import render_comparison as render_comparison
 from .comparison import write_comparison as write_comparison
@@ -18,9 +23,14 @@ from .run_data import RunData as RunData
 from .run_data import read_run as read_run
 
 __all__ = [
+    "Column",
+    "Heading",
+    "Note",
     "Plot",
     "Rows",
     "RunData",
+    "Section",
+    "Table",
     "plot_class_accuracy",
     "plot_confusion",
     "plot_curves",

@@ -18,7 +18,8 @@ from pathlib import Path
 import jinja2
 from markupsafe import Markup
 
-from sightline.errors import DamagedFileError, InputError, SightlineError
+from sightline.errors import DamagedFileError, InputError, InputTypeError, SightlineError
+from sightline.extensions import resolve
 from sightline.files import hold, write_text
 from sightline.report.blocks import Section
 from sightline.report.bundle import MODULES, bundle
@@ -39,9 +40,11 @@ from sightline.report.sections import (
 
 BYTES_LIMIT = 12_000_000
 
+SectionMaker = Callable[[RunData], Section | None]
+
 # What went wrong comes before how it was trained: this is the order in which one reads. The summary is put
-# first.
-SECTIONS: tuple[Callable[[RunData], Section | None], ...] = (
+# first; sections of the user and the record of how the run was made come last.
+SECTIONS: tuple[SectionMaker, ...] = (
     explanations.mistakes_section,
     fixes.fixes_section,
     fixes.budget_section,
@@ -66,11 +69,12 @@ SECTIONS: tuple[Callable[[RunData], Section | None], ...] = (
     data.augmented_section,
     data.data_section,
     data.model_section,
-    summary.provenance_section,
 )
 
 
-def write_report(run_folder: str | Path, path: str | Path | None = None) -> Path:
+def write_report(
+    run_folder: str | Path, path: str | Path | None = None, *, sections: Sequence[SectionMaker | str] = ()
+) -> Path:
     """Draw a run's `figures/*.png` and write its report.
 
     The same folder gives the same bytes: nothing but the run's files is read, no model is run, and torch is
@@ -79,6 +83,8 @@ def write_report(run_folder: str | Path, path: str | Path | None = None) -> Path
     Args:
         run_folder: With predictions.parquet at least.
         path: The HTML file, RUN/report.html by default.
+        sections: Further sections: functions from the run's data to a `Section`, or to None for no section;
+            or their names, of plugins or as "package.module:function".
 
     Returns:
         The path of the report.
@@ -87,17 +93,18 @@ def write_report(run_folder: str | Path, path: str | Path | None = None) -> Path
         NotFoundError: The folder or its predictions are missing.
         BusyError: Another process writes into the folder.
         DamagedFileError: A file of the run cannot be read.
-        InputError: The report would be larger than 12 MB.
+        InputError: The report would be larger than 12 MB, or a section of `sections` cannot be made.
         WriteError: The report cannot be written.
     """
     from sightline.report.figures import write_figures  # matplotlib, which the page does not need
 
     folder = Path(run_folder)
     target = folder / "report.html" if path is None else Path(path)
+    makers = [resolve("section", one, {}) for one in sections]
     with hold(folder):
         try:
             run = read_run(folder)
-            page = render_page(run)
+            page = render_page(run, sections=makers)
         except SightlineError:
             raise
         except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
@@ -111,15 +118,35 @@ def write_report(run_folder: str | Path, path: str | Path | None = None) -> Path
     return target
 
 
-def render_page(run: RunData) -> str:
-    """Return the page of a run as HTML.
+def render_page(run: RunData, *, sections: Sequence[SectionMaker] = ()) -> str:
+    """Return the page of a run as HTML; `sections` make further ones, before the record of how it was made.
 
     Raises:
-        InputError: It would be larger than 12 MB.
+        InputError: It would be larger than 12 MB, or one of `sections` cannot be made.
     """
-    rest = [section for make in SECTIONS if (section := make(run)) is not None]
+    own = [functools.partial(_made, one) for one in sections]
+    makers = (*SECTIONS, *own, summary.provenance_section)
+    rest = [section for make in makers if (section := make(run)) is not None]
     first = summary.summary_section(run, frozenset(section.heading.anchor for section in rest))
     return render_shell(run.name, [first, *rest], payload=gallery_payload(run), entry="report")
+
+
+def _made(make: SectionMaker, run: RunData) -> Section | None:
+    """A user's section, or one line that says whose function failed."""
+    name = getattr(make, "__qualname__", repr(make))
+    try:
+        section = make(run)
+    except SightlineError:
+        raise
+    except Exception as error:
+        raise InputError(
+            f"section {name!r} failed ({type(error).__name__}: {error}); mend its function, or leave it out"
+        ) from error
+    if section is not None and not isinstance(section, Section):
+        raise InputTypeError(
+            f"section {name!r} returned a {type(section).__name__}; it has to return a Section or None"
+        )
+    return section
 
 
 def render_shell(name: str, sections: Sequence[Section], *, payload: Payload, entry: str) -> str:

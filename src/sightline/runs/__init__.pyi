@@ -8,6 +8,7 @@ from .find_lr import range_test as range_test
 from .find_lr import recipe_file as recipe_file
 from .pipeline import analyze as analyze
 from .pipeline import finish_run as finish_run
+from .pipeline import report_run as report_run
 from .pipeline import run as run
 from .pipeline import start_run as start_run
 from .pipeline import train as train
@@ -35,6 +36,7 @@ __all__ = [
     "range_test",
     "recipe_data",
     "recipe_file",
+    "report_run",
     "run",
     "start_run",
     "summarize_run",

@@ -15,13 +15,14 @@ import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
 from sightline import distributed, logs
 from sightline.data import DATASETS, Dataset, describe, preview_augmentation
-from sightline.errors import InputError
+from sightline.errors import InputError, UntrustedError
 from sightline.files import sweep, write_json, write_text
 from sightline.models import choose_device, choose_precision, load_model, save_model
 from sightline.predictions import Predictions, TtaPredictions, accuracy, write_predictions
@@ -175,8 +176,30 @@ def finish_run(run: Run, *, device: str = "auto", callbacks: Sequence[Callback] 
         analyze(run, data, device=device)
         if run.recipe.analysis.audit:
             distributed.leader_does(lambda: keep_audit(run, data, device=device))
-        distributed.leader_does(lambda: log.info("report: %s", write_report(run.folder)))
+        distributed.leader_does(lambda: log.info("report: %s", report_run(run)))
     return run
+
+
+def report_run(run: Run, *, sections: Sequence[str] = ()) -> Path:
+    """Write the page of a run, with the sections that its recipe names, and return its path.
+
+    A section of the recipe whose module is not trusted, or is not installed here, is left out, and the log
+    says so: to read a run needs no trust.
+
+    Args:
+        run: A finished run.
+        sections: Further sections, as `write_report` takes them.
+    """
+    makers: list[Any] = []
+    for name in run.recipe.analysis.sections:
+        try:
+            makers.append(run.recipe.make_section(name))
+        except InputError as error:
+            log.warning("the section %s is left out: %s", name, error)
+        except UntrustedError:
+            module = name.partition(":")[0]
+            log.warning("the section %s is left out: its module is not trusted (--trust %s)", name, module)
+    return write_report(run.folder, sections=[*makers, *sections])
 
 
 def train(run: Run, data: Dataset, *, device: str = "auto", callbacks: Sequence[Callback] = ()) -> History:

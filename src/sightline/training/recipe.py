@@ -116,7 +116,8 @@ class AnalysisSection(Section):
     method: a name of `attribution.METHODS`, or "auto" for the most faithful of those compared. compare: the
     methods to compare on `compare_images` test images, 0 for none. range_test: whether to run the
     learning-rate range test before training. audit: whether to audit the run. tta: test-time augmentation, a
-    name of `predictions.TTA`, whose mean gives a second accuracy next to the plain one.
+    name of `predictions.TTA`, whose mean gives a second accuracy next to the plain one. sections: functions
+    that add sections to the page, each from its data to a `report.Section`.
     """
 
     mistakes: CountOrZero = 20
@@ -130,6 +131,7 @@ class AnalysisSection(Section):
     range_test: bool = False
     audit: bool = True
     tta: Text = "none"
+    sections: tuple[str, ...] = ()
 
 
 class PublishedSection(Section):
@@ -280,6 +282,14 @@ class Recipe(Section):
             for number, name in enumerate(self.metrics)
         }
 
+    def make_sections(self) -> list[Callable[..., Any]]:
+        """Return the functions of `analysis.sections`, which add sections to the page."""
+        return [self.make_section(name) for name in self.analysis.sections]
+
+    def make_section(self, name: str) -> Callable[..., Any]:
+        """Return the function of one section; a name that is not trusted or not known raises."""
+        return self._function("section", name, {}, key="analysis.sections")
+
     @property
     def model_function(self) -> Callable[..., nn.Module]:
         """The function of the section `model`."""
@@ -383,6 +393,7 @@ def _checks(recipe: Recipe, complete: bool) -> Iterator[Callable[[], Any]]:
     else:
         yield lambda: recipe.make_augmentation((0.0, 0.0, 0.0))
     yield recipe.make_metrics
+    yield recipe.make_sections
     yield lambda: recipe.tta_function
     yield lambda: check_options("recipe: model.options", recipe.model_function, recipe.model.options)
     if complete:
@@ -415,7 +426,7 @@ def _without_lists(table: Mapping[str, Any]) -> dict[str, Any]:
     copied = {key: dict(value) if isinstance(value, dict) else value for key, value in table.items()}
     analysis = copied.get("analysis")
     holders = [(copied, ("metrics", "callbacks"))]
-    holders += [(analysis, ("layers", "compare"))] if isinstance(analysis, dict) else []
+    holders += [(analysis, ("layers", "compare", "sections"))] if isinstance(analysis, dict) else []
     for holder, keys in holders:
         holder |= {key: tuple(holder[key]) for key in keys if isinstance(holder.get(key), list)}
     return copied
