@@ -23,7 +23,7 @@ from harness import publish
 from sightline.data import Augmentation, Dataset, Split
 from sightline.models import MODELS, choose_precision, create_model
 from sightline.training import Execution, fit, sgd
-from sightline.training.callbacks import Recorder
+from sightline.training.callbacks import RecordDynamics
 from sightline.training.train_step import train_step
 
 AUGMENTATION = Augmentation(crop_padding=4, flip="random", cutout_size=16, cutout_p=0.5)
@@ -50,7 +50,7 @@ def main() -> None:
         for _ in range(options.repeats + 1):  # the first turn warms up
             bare = _bare(name, data, options.batch, options.steps, precision, device)
             loop = _loop(name, data, options.batch, precision, options.device)
-            with mock.patch.object(Recorder, "note"):
+            with mock.patch.object(RecordDynamics, "note"):
                 without = _loop(name, data, options.batch, precision, options.device)
             turns.append((bare, loop, without))
         ratios = [loop / bare for bare, loop, _ in turns[1:]]
