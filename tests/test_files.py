@@ -131,7 +131,8 @@ def test_a_child_that_outlives_the_holder_holds_nothing(tmp_path):
     # As the workers that read images do, for a few seconds, after the training process was killed.
     code = HOLDER.replace(
         'print("held", flush=True)',
-        'import os, time\n    if os.fork() == 0: time.sleep(20)\n    print("held", flush=True)',
+        # The child speaks: it has let go by then, however late it was given its turn.
+        'import os, time\n    if os.fork() == 0: print("held", flush=True); time.sleep(20)',
     )
     process = subprocess.Popen(
         [sys.executable, "-c", code, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
