@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from sightline import logs
 from sightline.audit.ambiguity import (
     DifficultyMasks,
     describe_difficulty,
@@ -188,6 +189,7 @@ def _find(evidence: Evidence) -> _Parts:
     )
 
 
+@logs.stage("audit: searching slices")
 def _slices(evidence: Evidence) -> list[FoundSlice]:
     p = evidence.predictions
     conditions = class_conditions(p.labels, p.predicted, p.class_names)

@@ -111,12 +111,13 @@ def compare(a: Path, b: Path, out: Path | None, as_json: bool) -> None:
 
     Images fixed, broken and churned, whether chance explains it, and a page that shows them.
     """
-    from sightline.cli.console import print_table
+    from sightline.cli.console import log_shown, print_table
     from sightline.runs import compare_runs, existing_folder
 
     first, second = existing_folder(a), existing_folder(b)
     page = out or second / f"compare-{first.name}.html"
-    found = compare_runs(first, second, page)
+    with log_shown(to_stderr=True, quiet=False):
+        found = compare_runs(first, second, page)
     emit({**found.to_dict(), "page": str(page)}, as_json=as_json)
     if as_json:
         return
@@ -147,11 +148,12 @@ def compare(a: Path, b: Path, out: Path | None, as_json: bool) -> None:
 @options.debug
 def explain(run, images, target, layer, method, out, trust, device, as_json) -> None:
     """Classify picture files with RUN and draw where the model looked."""
-    from sightline.cli.console import print_table
+    from sightline.cli.console import log_shown, print_table
     from sightline.runs import explain_pictures
 
     how = {"target": target, "layer": layer, "method": method, "trust": trust, "device": device}
-    rows = explain_pictures(run, images, out=out, **how)
+    with log_shown(to_stderr=True, quiet=False):
+        rows = explain_pictures(run, images, out=out, **how)
     emit(rows, as_json=as_json)
     if not as_json:
         print_table(("image", "predicted", "top 5", "heat map"), [_picture_cells(row) for row in rows])

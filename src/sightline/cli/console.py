@@ -5,14 +5,12 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-if TYPE_CHECKING:
-    from sightline.training import Callback
+from sightline import logs
 
 
 class _Lines(logging.Handler):
@@ -27,26 +25,47 @@ class _Lines(logging.Handler):
 
 
 @contextlib.contextmanager
-def log_shown(*, to_stderr: bool, quiet: bool) -> Iterator[list[Callback]]:
-    """Print the package's log, unless `quiet`; yield a callback with a bar if the stream is a terminal."""
+def log_shown(*, to_stderr: bool, quiet: bool) -> Iterator[None]:
+    """Print the log and what lasts, unless `quiet`: a bar on a terminal, else a line now and then."""
     if quiet:
         with _attached(logging.NullHandler()):  # somebody listens, and says nothing
-            yield []
+            yield
         return
     console = Console(stderr=to_stderr)
-    with _attached(_Lines(console)):
-        if not console.is_terminal:
-            yield []
+    with _attached(_Lines(console)), _bar(console) if console.is_terminal else logs.heartbeat():
+        yield
+
+
+@contextlib.contextmanager
+def _bar(console: Console) -> Iterator[None]:
+    """Show what the package is busy with as one bar that moves: what, how much, how fast, how long still."""
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=24),
+        TextColumn("{task.fields[count]}"),
+        TimeRemainingColumn(elapsed_when_finished=True),
+    )
+    busy: dict[logs.Stage, TaskID] = {}  # the stage that is shown, by its innermost one with a total
+
+    def show(stages: tuple[logs.Stage, ...]) -> None:
+        counted = next((one for one in reversed(stages) if one.total), stages[-1] if stages else None)
+        for gone in [one for one in busy if one is not counted]:
+            bars.remove_task(busy.pop(gone))
+        if counted is None:
             return
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[rate]}"),
-            TimeRemainingColumn(),
+        if counted not in busy:
+            busy[counted] = bars.add_task("", total=counted.total, count="")
+        count = f"{counted.done}/{counted.total}" if counted.total else ""
+        bars.update(
+            busy[counted],
+            completed=counted.done,
+            description=logs.name_stages(stages),
+            count=" ".join([count, counted.note]).strip(),
         )
-        with Progress(*columns, console=console, transient=True) as bars:
-            yield [_progress_bar(bars)]
+
+    with Progress(*columns, console=console, transient=True) as bars, logs.watched(show, every=0.1):
+        yield
 
 
 @contextlib.contextmanager
@@ -60,35 +79,6 @@ def _attached(handler: logging.Handler) -> Iterator[None]:
     finally:
         log.removeHandler(handler)
         log.setLevel(level)
-
-
-def _progress_bar(bars: Progress) -> Callback:
-    """A callback that moves a bar: images per second and the time left of the whole training."""
-    from sightline.distributed import leads
-    from sightline.training import Callback, Trainer
-
-    class ProgressBar(Callback):
-        task: TaskID | None = None
-        images = 0
-
-        def on_step_end(self, trainer: Trainer) -> None:
-            if not leads():
-                return
-            progress = trainer.progress
-            if self.task is None:  # a resumed run begins in the middle
-                self.task = bars.add_task("", total=progress.steps, completed=progress.step, rate="")
-            self.images += trainer.images
-            elapsed = bars.tasks[0].elapsed
-            rate = f"{self.images / elapsed:.0f} images/s" if elapsed else ""
-            label = f"epoch {progress.epoch + 1}/{progress.epochs}"
-            bars.update(self.task, advance=1, description=label, rate=rate)
-
-        def on_train_end(self, trainer: Trainer) -> None:
-            if self.task is not None:
-                bars.remove_task(self.task)
-                self.task = None
-
-    return ProgressBar()
 
 
 def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence[str] = ()) -> None:

@@ -11,6 +11,7 @@ import click
 from sightline.cli import options
 from sightline.cli.app import app
 from sightline.cli.options import PATH, emit
+from sightline.logs import stage
 
 
 @app.command()
@@ -80,10 +81,12 @@ def data(name, data_dir, image_size, seed, out, as_json) -> None:
 
     NAME is cifar10, cifar100, shapes, an image folder or an .npz file.
     """
+    from sightline.cli.console import log_shown
     from sightline.data import describe, load_data
     from sightline.report import write_sample_sheet
 
-    loaded = load_data(name, data_dir=data_dir, image_size=image_size, seed=seed)
+    with log_shown(to_stderr=True, quiet=False), stage("loading the data"):
+        loaded = load_data(name, data_dir=data_dir, image_size=image_size, seed=seed)
     card = describe(loaded)
     sheet = out or Path(f"{loaded.name}-samples.png")
     images: Any = loaded.train.images  # an array, or files that are read where it is indexed

@@ -16,7 +16,6 @@ from sightline.errors import SightlineError, WriteError
 
 if TYPE_CHECKING:
     from sightline.runs import Run
-    from sightline.training import Callback
 
 
 @contextmanager
@@ -31,24 +30,25 @@ def _begun(
     resume: Path | None,
     as_json: bool,
     quiet: bool,
-) -> Iterator[tuple[Run, list[Callback]]]:
-    """Yield a new or resumed run and what shows its steps; Ctrl-C ends with a line that says how to go on."""
+) -> Iterator[Run]:
+    """Yield a new or resumed run while its log is shown; Ctrl-C ends with a line that says how to go on."""
     from sightline.cli.console import log_shown
     from sightline.distributed import is_lost, leader_does
     from sightline.models import keep_freed_memory
     from sightline.runs import load_run, start_run
 
-    keep_freed_memory()
-    if resume is None:
-        changed = all_changes(changes, given)
-        begun = start_run(recipe or "shapes-quick", changes=changed, trust=trust, out=out, device=device)
-    elif recipe or out or changes or any(value is not None for value in given.values()):
+    if resume and (recipe or out or changes or any(value is not None for value in given.values())):
         raise click.UsageError("--resume goes on with the run's own recipe and folder; give it alone")
-    else:
-        begun = leader_does(lambda: load_run(resume, trust=trust))
+    keep_freed_memory()
+    with log_shown(to_stderr=as_json, quiet=quiet):
+        if resume is None:
+            changed = all_changes(changes, given)
+            begun = start_run(recipe or "shapes-quick", changes=changed, trust=trust, out=out, device=device)
+        else:
+            begun = leader_does(lambda: load_run(resume, trust=trust))
     try:
-        with log_shown(to_stderr=as_json, quiet=quiet) as bars:
-            yield begun, bars
+        with log_shown(to_stderr=as_json, quiet=quiet):
+            yield begun
     except KeyboardInterrupt:
         raise SightlineError(f"{_stopped(begun)}: sightline run --resume {begun.folder}") from None
     except WriteError as error:
@@ -88,8 +88,8 @@ def run(recipe, changes, trust, device, out, resume, as_json, quiet, **given) ->
     from sightline.runs import finish_run
 
     where = {"changes": changes, "trust": trust, "device": device, "out": out, "resume": resume}
-    with _begun(recipe, given, **where, as_json=as_json, quiet=quiet) as (begun, bars):
-        finish_run(begun, device=device, callbacks=bars)
+    with _begun(recipe, given, **where, as_json=as_json, quiet=quiet) as begun:
+        finish_run(begun, device=device)
     emit_headline(begun, as_json=as_json, text=str(begun.report) if quiet else "")
 
 
@@ -106,8 +106,8 @@ def train(recipe, changes, trust, device, out, resume, as_json, quiet, **given) 
     from sightline.runs import train as train_run
 
     where = {"changes": changes, "trust": trust, "device": device, "out": out, "resume": resume}
-    with _begun(recipe, given, **where, as_json=as_json, quiet=quiet) as (begun, bars):
-        history = train_run(begun, begun.data(), device=device, callbacks=bars)
+    with _begun(recipe, given, **where, as_json=as_json, quiet=quiet) as begun:
+        history = train_run(begun, begun.data(), device=device)
     if leads():
         emit({"run": str(begun.folder), **history.epochs[-1]}, as_json=as_json, text=str(begun.folder))
 

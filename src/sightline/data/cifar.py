@@ -21,6 +21,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from numpy._core.multiarray import _reconstruct
 
+from sightline import logs
 from sightline.data.dataset import Dataset, Split
 from sightline.errors import DamagedFileError, NotFoundError, WriteError
 
@@ -127,7 +128,8 @@ def _download(archive: Archive) -> Path:
         retry_if_failed=_RETRIES,
     )
     try:
-        return Path(store.fetch(name))
+        with logs.stage(f"downloading {archive.url}"):
+            return Path(store.fetch(name))
     except requests.RequestException as error:
         raise NotFoundError(
             f"cannot download {archive.url} ({_reason(error)}); try again with a network, or {otherwise}"

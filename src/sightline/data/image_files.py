@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
+from sightline import logs
 from sightline.errors import DamagedFileError, InputError
 from sightline.files import check_regular, shown_name
 
@@ -109,9 +110,15 @@ def _in_threads(
         warnings.simplefilter("ignore")  # what a decoder cannot use is an exception
         if threads == 1:
             return [attempt(path) for path in paths]
-        with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
-            parts = [paths[start : start + _AT_ONCE] for start in range(0, len(paths), _AT_ONCE)]
-            return [result for part in parts for result in pool.map(attempt, part)]
+        results: list[Any] = []
+        with (
+            logs.stage("reading pictures", total=len(paths)) as progress,
+            ThreadPoolExecutor(threads or os.cpu_count()) as pool,
+        ):
+            for start in range(0, len(paths), _AT_ONCE):
+                results += pool.map(attempt, paths[start : start + _AT_ONCE])
+                progress.done = len(results)
+        return results
 
 
 def _open(path: str | Path) -> Image.Image:

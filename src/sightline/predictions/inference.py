@@ -31,7 +31,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from sightline import distributed
+from sightline import distributed, logs
 from sightline.data import CORRUPTIONS, Split, corrupt
 from sightline.data.corruptions import SEVERITIES, Corruption
 from sightline.data.dataset import part_of
@@ -88,15 +88,14 @@ def predict_corrupted(
     order = np.random.default_rng(seed).permutation(len(split))
     index = np.sort(order[:sample])
     chosen = Split(split.images[index], split.labels[index])  # read once, where images are files
-    return CorruptedPredictions(
-        index,
-        predict_split(chosen).correct,
-        {
-            (name, severity): predict_split(_corrupted(chosen, function, severity, seed)).correct
-            for name, function in corruptions.items()
-            for severity in severities
-        },
-    )
+    kinds = [(name, severity) for name in corruptions for severity in severities]
+    clean, found = predict_split(chosen).correct, {}
+    with logs.stage("corruptions", total=len(kinds)) as progress:
+        for name, severity in kinds:
+            corrupted = _corrupted(chosen, corruptions[name], severity, seed)
+            found[name, severity] = predict_split(corrupted).correct
+            progress.advance()
+    return CorruptedPredictions(index, clean, found)
 
 
 def _corrupted(split: Split, corruption: Corruption, severity: int, seed: int) -> Split:
@@ -227,7 +226,11 @@ def predict_tta(
     device = device_of(model)
     weights: list[float] = []
     blocks: list[torch.Tensor] = []
-    with torch.inference_mode(), evaluating(model):
+    with (
+        logs.stage("predicting", total=len(split)) as progress,
+        torch.inference_mode(),
+        evaluating(model),
+    ):
         for block in split.blocks(batch_size):
             images = torch.from_numpy(block)  # (B, H, W, 3) uint8
             pairs = list(function(to_float(images.to(device))))
@@ -235,6 +238,7 @@ def predict_tta(
                 logits = [_checked(model(version), len(images)).float() for _, version in pairs]
             weights = [weight for weight, _ in pairs]
             blocks.append(torch.stack(logits))  # (V, B, C)
+            progress.advance(len(block))
     logits = torch.cat(blocks, dim=1).cpu().numpy()  # (V, N, C)
     tables = [_table(version, split, class_names) for version in logits]
     return TtaPredictions(np.array(weights), tuple(tables))

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from sightline import logs
 from sightline.attribution import explain, explain_layers, target_layer
 from sightline.attribution.methods import find_method
 from sightline.audit import check_planted
@@ -65,6 +66,7 @@ def explained_layers(model: nn.Module, data: Dataset, recipe: Recipe) -> list[st
     return layers
 
 
+@logs.stage("explaining mistakes")
 def explain_galleries(
     folder: Path,
     model: nn.Module,

@@ -184,13 +184,16 @@ def gather(
     """
     precision, seed = choose_precision(run.recipe.training.precision, device), run.recipe.training.seed
     named = {"class_names": data.class_names, "precision": precision}
-    with head_inputs(model) as read:
+    with head_inputs(model) as read, logs.stage("audit: test images"):
         augmented = predict_tta(model, data.test, tta="mirror", **named)
     # Of each batch the image itself comes first: the features are those of it.
     features = _joined(read[:: len(augmented.tables)])
-    with head_inputs(model) as read:
+    with head_inputs(model) as read, logs.stage("audit: training images"):
         train = predict(model, data.train, **named)
-    corrupted = predict_corrupted(partial(predict, model, **named), data.test, sample=_CORRUPTED, seed=seed)
+    with logs.stage("audit: robustness"):
+        corrupted = predict_corrupted(
+            partial(predict, model, **named), data.test, sample=_CORRUPTED, seed=seed
+        )
     predicted_maps, true_maps = _maps(run, model, data, augmented.plain)
     evidence = Evidence(
         data,
@@ -214,6 +217,7 @@ def _joined(read: list[tuple[nn.Linear, torch.Tensor]]) -> np.ndarray | None:
     return np.concatenate([features.numpy() for _, features in read]) if read else None
 
 
+@logs.stage("audit: explaining every test image")
 def _maps(
     run: Run, model: nn.Module, data: Dataset, predictions: Predictions
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -237,13 +241,17 @@ def _maps(
 def _explained(
     model: nn.Module, split: Split, index: np.ndarray, classes: np.ndarray, *, method: str, layer: str | None
 ) -> np.ndarray:
-    parts = [
-        explain(model, to_float(split.images[some]), classes[some], method=method, layer=layer).maps
-        for some in (index[start : start + _AT_ONCE] for start in range(0, len(index), _AT_ONCE))
-    ]
+    parts = []
+    with logs.stage("maps", total=len(index)) as progress:
+        for start in range(0, len(index), _AT_ONCE):
+            some = index[start : start + _AT_ONCE]
+            images = to_float(split.images[some])
+            parts.append(explain(model, images, classes[some], method=method, layer=layer).maps)
+            progress.advance(len(some))
     return np.concatenate(parts)
 
 
+@logs.stage("audit: keeping pictures for the page")
 def write_gallery(
     folder: Path,
     audit: Audit,

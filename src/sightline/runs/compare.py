@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from sightline import logs
 from sightline.audit import Comparison, compare_predictions, read_decisions
 from sightline.errors import SightlineError
 from sightline.predictions import Predictions
@@ -27,6 +28,7 @@ class _Tested:
     relabelled: list[int]
 
 
+@logs.stage("comparing the runs")
 def compare_runs(a: Run | str | Path, b: Run | str | Path, page: str | Path) -> Comparison:
     """Compare run `b` with run `a` image by image and write the page that shows the images that changed.
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from sightline import logs
 from sightline.attribution import explain, overlay
 from sightline.attribution.methods import Method, find_method
 from sightline.data import read_image
@@ -21,6 +22,7 @@ from sightline.runs.artifacts import EXPLAINED, EXPLANATIONS_CARD
 from sightline.runs.run_folder import existing_folder
 
 
+@logs.stage("explaining pictures")
 def explain_pictures(
     run: Path,
     pictures: Sequence[Path],

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from sightline import logs
 from sightline.attribution import METHODS, explain, preflight
 from sightline.attribution.methods import Method
 from sightline.attribution.methods.gradients import (
@@ -54,6 +55,7 @@ _BUDGETS: dict[str, partial] = {
 _MEASURES = (partial(deletion, steps=16), partial(insertion, steps=16), partial(road, shares=(0.2, 0.5, 0.8)))
 
 
+@logs.stage("comparing explanation methods")
 def measure_faithfulness(
     folder: Path,
     model: nn.Module,

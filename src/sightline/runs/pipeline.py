@@ -180,6 +180,7 @@ def finish_run(run: Run, *, device: str = "auto", callbacks: Sequence[Callback] 
     return run
 
 
+@logs.stage("writing the page")
 def report_run(run: Run, *, sections: Sequence[str] = ()) -> Path:
     """Write the page of a run, with the sections that its recipe names, and return its path.
 

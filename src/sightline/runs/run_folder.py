@@ -24,7 +24,7 @@ import torch
 from torch import nn
 
 import sightline
-from sightline import distributed
+from sightline import distributed, logs
 from sightline.audit import Audit, apply_decisions, read_audit, read_decisions
 from sightline.data import Dataset, load_data
 from sightline.errors import (
@@ -290,6 +290,7 @@ def load_run(folder: str | Path, *, trust: Collection[str] = ()) -> Run:
         raise DamagedFileError(f"{path / RECIPE} is no recipe of this version: {error}") from error
 
 
+@logs.stage("loading the data")
 def recipe_data(recipe: Recipe) -> Dataset:
     """Load the data set that the recipe names, with the decisions of `data.fixes` done."""
     section = recipe.data

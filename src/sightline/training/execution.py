@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 
+from sightline import logs
 from sightline.data import Dataset
 from sightline.models import choose_device, choose_memory_format, choose_precision, to_float
 from sightline.training.optimizers import OptimizerFactory, sgd
@@ -53,6 +54,7 @@ class Execution:
         return f"{chosen}: {best:,.0f} images/s; {'; '.join(others)}"
 
 
+@logs.stage("trying which precision is fastest")
 def measure_execution(
     model: nn.Module,
     data: Dataset,

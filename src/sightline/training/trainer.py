@@ -160,7 +160,8 @@ class Trainer:
     def run(self) -> History:
         """Train to the end and return the history; the global random state is left as it was."""
         devices = [self.device] if self.device.type == "cuda" else []
-        with self._exit, torch.random.fork_rng(devices=devices):
+        shown = logs.stage("training", total=self.epochs * len(self.batches))
+        with shown as self._shown, self._exit, torch.random.fork_rng(devices=devices):
             torch.manual_seed(self.seed)
             self._call("on_train_begin")
             while self.epoch < self.epochs and not self.stop:
@@ -181,11 +182,16 @@ class Trainer:
             self._call("on_epoch_begin")
         self._replica = replicate(self.model, self.device)
         self._since = time.perf_counter()
+        images, began = 0, time.perf_counter()
         # Closed at once if a step fails: workers may stand behind it.
         with contextlib.closing(self.batches.epoch(self.epoch, start=self.position)) as batches:
             for self.batch in batches:
                 self._step(self.batch.images, self.batch.labels)
                 self._call("on_step_end")
+                images += self.images
+                self._shown.done = self.progress.step + 1
+                rate = images / max(time.perf_counter() - began, 1e-9)
+                self._shown.note = f"epoch {self.epoch + 1}/{self.epochs}, {rate:.0f} images/s"
         self._check_losses(len(self.batches) - 1)
         self._measure()
         self._call("on_epoch_end")

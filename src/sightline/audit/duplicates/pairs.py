@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sightline import logs
 from sightline.audit.duplicates.candidates import Pictures, alike_pairs, shifted_pairs
 from sightline.audit.result import AccuracyWithout, DuplicateKind, DuplicatePair, Duplicates, SplitName
 from sightline.data import Split
@@ -94,6 +95,7 @@ class NearDuplicates:
         )
 
 
+@logs.stage("audit: searching near-duplicates")
 def find_near_duplicates(
     train: Split, test: Split, *, features: tuple[np.ndarray, np.ndarray] | None = None, seed: int = 0
 ) -> NearDuplicates:
