@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check check-scripts clean
+.PHONY: demo test check check-scripts check-wheel clean
 
 # Train on the embedded data set, and print the path of the finished report.
 demo: $(VENV)/.demo
@@ -26,6 +26,17 @@ check-scripts:
 node_modules/.locked: package.json package-lock.json
 	npm ci --no-audit --no-fund --loglevel=error
 	touch $@
+
+# Wheel and source archive; the wheel in an empty environment, away from this folder, trains and writes its page.
+check-wheel: $(VENV)/.test
+	rm -rf dist build/wheel
+	$(BIN)/python -m hatchling build
+	$(PYTHON) -m venv build/wheel
+	build/wheel/bin/python -m pip install --quiet -c constraints.txt dist/*.whl
+	bin=$$PWD/build/wheel/bin; cd "$$(mktemp -d)"; \
+	$$bin/python -W error -c "import sightline" && \
+	$$bin/sightline run --set training.epochs=1 --set data.limit=500 --out run && test -s run/report.html
+	rm -rf build/wheel
 
 $(VENV)/.demo: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
