@@ -45,6 +45,27 @@ def test_resizing_scales_the_shorter_side_crops_the_centre_and_averages(tmp_path
     assert (image[..., 2] == 0).all()
 
 
+def test_padding_keeps_the_whole_picture_and_stretching_fills_the_size(tmp_path):
+    pixels = np.zeros((20, 40, 3), np.uint8)
+    pixels[:, 20:, 0] = 250  # the right half is red
+    Image.fromarray(pixels).save(tmp_path / "wide.png")
+    padded = read_image(tmp_path / "wide.png", size=(8, 8), resize="pad")
+    assert (padded[:2] == 128).all()  # 8 x 4 pixels of picture lie in the middle of grey
+    assert (padded[6:] == 128).all()
+    assert padded[2:6, [0, 7], 0].tolist() == [[0, 250]] * 4
+    stretched = read_image(tmp_path / "wide.png", size=(12, 8), resize="stretch")
+    assert stretched[:, [0, 7], 0].tolist() == [[0, 250]] * 12
+    covered = read_image(tmp_path / "wide.png", size=(10, 16), resize="crop")
+    assert covered[:, [0, 15], 0].tolist() == [[0, 250]] * 10  # 2 of 20 columns are cut off on each side
+    soft = read_image(tmp_path / "wide.png", size=(40, 80), interpolation="bilinear")[20, :, 0]
+    sharp = read_image(tmp_path / "wide.png", size=(40, 80), interpolation="bicubic")[20, :, 0]
+    assert (np.diff(soft.astype(int)) >= 0).all()  # bilinear never overshoots
+    assert soft[40] == 188  # a quarter of the way across the edge, worked out by hand: 0.75 x 250
+    assert sharp[40] > soft[40]
+    with pytest.raises(SightlineError, match=r"resize is 'squeeze'; known: crop, pad, stretch|resize is"):
+        read_image(tmp_path / "wide.png", size=(8, 8), resize="squeeze")
+
+
 def test_pictures_are_turned_upright(tmp_path):
     picture = Image.new("RGB", (4, 2))
     picture.putpixel((0, 0), (255, 0, 0))

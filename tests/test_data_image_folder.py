@@ -73,6 +73,40 @@ def test_pictures_of_many_sizes_become_squares_of_one(two_classes):
     assert load_data(two_classes, image_size=16).image_size == (16, 16)
 
 
+def test_size_and_rule_are_those_asked_for_and_are_told(two_classes):
+    wide = np.zeros((40, 300, 3), np.uint8)
+    wide[:, :30] = 255  # white, and cut off by a centred crop
+    Image.fromarray(wide).save(two_classes / "cat/0wide.png")
+    left = {}
+    for rule in ("crop", "pad", "stretch"):
+        data = load_data(two_classes, image_size=(12, 30), resize=rule, interpolation="bilinear")
+        assert data.image_size == (12, 30)
+        card = describe(data)
+        assert (card["resize"], card["interpolation"]) == (rule, "bilinear")
+        for split in (data.train, data.test):
+            for row in np.flatnonzero(split.metadata["path"] == "cat/0wide.png"):
+                left[rule] = split.images[row][6, 1, 0]
+        streamed = load_data(
+            two_classes, image_size=(12, 30), resize=rule, interpolation="bilinear", stream=True
+        )
+        np.testing.assert_array_equal(streamed.train.images[:], data.train.images)
+    assert left["crop"] == 0
+    assert left["pad"] > 240
+    assert left["stretch"] > 240
+    with pytest.raises(SightlineError, match=r"image_size is \(1, 2, 3\); it needs the side of a square"):
+        load_data(two_classes, image_size=(1, 2, 3))
+
+
+def test_metadata_names_the_file_of_each_image(two_classes):
+    data = load_data(two_classes, seed=3)
+    for split in (data.train, data.test):
+        for path, label, image in zip(split.metadata["path"], split.labels, split.images, strict=True):
+            assert path.split("/")[0] == data.class_names[label]
+            assert image[0, 0].max() == int(Path(path).stem)
+    few = load_data(two_classes, seed=3, limit=4)
+    assert set(few.train.metadata["path"]) < set(data.train.metadata["path"])
+
+
 def test_class_folders_that_do_not_fit_are_errors(tmp_path):
     _save(tmp_path / "train/cat/1.png")
     with pytest.raises(SightlineError, match=r"train has 1 class folders; a data set needs two or more"):

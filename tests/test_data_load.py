@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -71,6 +72,18 @@ def test_a_limit_keeps_the_shares_of_the_classes():
     dataset = load_data("shapes", limit=200)
     assert (len(dataset.train), len(dataset.test)) == (200, 200)
     assert dataset.source == "generated, seed 0 (200 of 4000 training and 200 of 1000 test images)"
+
+
+def test_arrays_get_names_that_stay_with_them():
+    data = load_data("shapes")
+    assert data.test.metadata["path"].iloc[434] == "test/00434"
+    few = load_data("shapes", limit=50)
+    for word in ("train", "test"):
+        part, whole = getattr(few, word), getattr(data, word)
+        rows = part.metadata["path"].str.removeprefix(f"{word}/").astype(int).to_numpy()
+        np.testing.assert_array_equal(part.images, whole.images[rows])
+    with pytest.raises(InputError, match="metadata has 2 rows and the columns file; it needs a row for each"):
+        Split(data.test.images[:3], data.test.labels[:3], pd.DataFrame({"file": ["a", "b"]}))
 
 
 def test_what_needs_no_torch_does_not_import_it():

@@ -122,3 +122,12 @@ def test_a_recipe_file_that_cannot_be_read_is_said_in_one_line(tmp_path):
     torn.write_text("name = 'x'")
     with pytest.raises(SightlineError, match="recipe: schedule is missing"):
         load_recipe(torn)
+
+
+def test_a_size_is_a_side_or_height_and_width():
+    changed = load_recipe("shapes-quick", ["data.image_size=[96, 128]", "data.resize=pad"])
+    assert (changed.data.image_size, changed.data.resize) == ((96, 128), "pad")
+    written = tomllib.loads(recipe_toml(changed))["data"]
+    assert (written["image_size"], written["interpolation"]) == ([96, 128], "bicubic")
+    with pytest.raises(SightlineError, match=r"recipe: data\.image_size"):
+        load_recipe("shapes-quick", ["data.image_size=[96]"])

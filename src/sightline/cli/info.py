@@ -10,7 +10,7 @@ import click
 
 from sightline.cli import options
 from sightline.cli.app import app
-from sightline.cli.options import PATH, emit
+from sightline.cli.options import PATH, ImageSize, emit
 from sightline.logs import stage
 
 
@@ -69,14 +69,21 @@ def _run_cells(row: Mapping[str, Any]) -> tuple[str, ...]:
 @app.command()
 @click.argument("name")
 @options.data_dir
-@click.option("--image-size", type=click.IntRange(min=8), help="Side of a folder's pictures, in pixels.")
+@click.option("--image-size", type=ImageSize(), help="Side of a folder's pictures in pixels, or 96x128.")
+@click.option(
+    "--resize",
+    type=click.Choice(["crop", "pad", "stretch"]),
+    default="crop",
+    show_default=True,
+    help="What becomes of pictures of another shape.",
+)
 @click.option(
     "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of what is drawn by chance."
 )
 @click.option("--out", type=PATH, help="PNG file of the sample sheet  [default: NAME-samples.png]")
 @options.as_json
 @options.debug
-def data(name, data_dir, image_size, seed, out, as_json) -> None:
+def data(name, data_dir, image_size, resize, seed, out, as_json) -> None:
     """Show the statistics of a data set and write a sheet of samples.
 
     NAME is cifar10, cifar100, shapes, an image folder or an .npz file.
@@ -86,7 +93,7 @@ def data(name, data_dir, image_size, seed, out, as_json) -> None:
     from sightline.report import write_sample_sheet
 
     with log_shown(to_stderr=True, quiet=False), stage("loading the data"):
-        loaded = load_data(name, data_dir=data_dir, image_size=image_size, seed=seed)
+        loaded = load_data(name, data_dir=data_dir, image_size=image_size, resize=resize, seed=seed)
     card = describe(loaded)
     sheet = out or Path(f"{loaded.name}-samples.png")
     images: Any = loaded.train.images  # an array, or files that are read where it is indexed

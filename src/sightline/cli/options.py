@@ -16,6 +16,20 @@ if TYPE_CHECKING:
 PATH = click.Path(path_type=Path)
 
 
+class ImageSize(click.ParamType):
+    """The side of a square in pixels, or HEIGHTxWIDTH."""
+
+    name = "pixels"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        sides = [int(side) for side in str(value).lower().split("x") if side.isdecimal()]
+        if len(sides) != str(value).lower().count("x") + 1 or len(sides) > 2 or min(sides) < 8:
+            self.fail(
+                f"{value!r} is no size; it needs a side of 8 pixels or more, or HEIGHTxWIDTH", param, ctx
+            )
+        return sides[0] if len(sides) == 1 else tuple(sides)
+
+
 def together(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
     """Return one decorator for several options, listed in this order by --help."""
     return lambda function: functools.reduce(lambda f, option: option(f), reversed(options), function)

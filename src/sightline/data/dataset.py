@@ -9,6 +9,7 @@ array([0.5, 0.5, 0.5])
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 import math
@@ -17,8 +18,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
-from sightline.data.image_files import ImageFiles, pixel_sums
+from sightline.data.image_files import ImageFiles, Resizing, pixel_sums
 from sightline.data.shapes.truth import PlantedTruth
 from sightline.errors import InputError
 
@@ -75,6 +77,9 @@ class Split:
     Attributes:
         images: (N, H, W, 3) uint8, RGB: an array, or files that are read where they are indexed by image.
         labels: (N,) int64.
+        metadata: N rows, what else is known of each image. The column `path` is always there: where the
+            picture is, seen from the data's root, or a made-up name for an array, by default its number;
+            a Dataset puts "train/" or "test/" in front.
 
     Raises:
         InputError: Another type or shape.
@@ -82,6 +87,7 @@ class Split:
 
     images: np.ndarray | ImageFiles
     labels: np.ndarray
+    metadata: pd.DataFrame = dataclasses.field(default=None, repr=False, compare=False)  # pyright: ignore
 
     def __post_init__(self) -> None:
         images, labels = self.images, self.labels
@@ -95,15 +101,31 @@ class Split:
                 f"({len(images)},)"
             )
         object.__setattr__(self, "labels", labels.astype(np.int64, copy=False))
+        table = self.metadata
+        if table is None:
+            table = pd.DataFrame({"path": [f"{number:05d}" for number in range(len(labels))]}, dtype=str)
+        if len(table) != len(labels) or "path" not in table:
+            raise InputError(
+                f"metadata has {len(table)} rows and the columns {', '.join(map(str, table))}; it needs a "
+                f"row for each of the {len(labels)} images and a column path"
+            )
+        object.__setattr__(self, "metadata", table.reset_index(drop=True))
 
     def __len__(self) -> int:
         return len(self.images)
 
     def take(self, indices: np.ndarray) -> Split:
-        """Return the images and labels at `indices`, in that order."""
+        """Return the images, labels and metadata at `indices`, in that order."""
         images = self.images
         taken = images.take(indices) if isinstance(images, ImageFiles) else images[indices]
-        return Split(taken, self.labels[indices])
+        return Split(taken, self.labels[indices], self.metadata.iloc[indices])
+
+    def _named(self, word: str) -> Split:
+        """The split with `word` in front of names that are numbers alone, which no file has."""
+        paths = self.metadata["path"]
+        if not len(paths) or not str(paths.iloc[0]).isdecimal():
+            return self
+        return dataclasses.replace(self, metadata=self.metadata.assign(path=f"{word}/" + paths))
 
     def blocks(self, size: int) -> Iterator[np.ndarray]:
         """Yield the images in order, `size` at a time: (up to size, H, W, 3)."""
@@ -125,6 +147,7 @@ class Dataset:
         source: One line that says where the images came from.
         skipped: One line for each file that could not be read.
         truth: What was planted, for generated data.
+        resizing: How pictures of files were brought to one size; None for arrays, taken as they are.
 
     Raises:
         InputError: A split is empty, sizes differ, or a label has no class name.
@@ -137,8 +160,11 @@ class Dataset:
     source: str = ""
     skipped: tuple[str, ...] = ()
     truth: PlantedTruth | None = None
+    resizing: Resizing | None = None
 
     def __post_init__(self) -> None:
+        for word in ("train", "test"):
+            object.__setattr__(self, word, getattr(self, word)._named(word))
         seen = set()
         for number, name in enumerate(self.class_names):
             if problem := _name_problem(name, seen):
@@ -212,15 +238,18 @@ def describe(dataset: Dataset) -> dict[str, Any]:
     """Return the facts of a data set in plain Python values, ready for JSON.
 
     Returns:
-        A table with the keys name, source, image_size [H, W], class_names, train_counts and test_counts
-        (images per class), mean and std (per channel of the training split, in [0, 1]), skipped (files that
-        could not be read), planted (a summary of the truth, or None) and fingerprint (as
-        :func:`fingerprint` gives it).
+        A table with the keys name, source, image_size [H, W], resize and interpolation (how pictures were
+        brought to that size; None for arrays), class_names, train_counts and test_counts (images per class),
+        mean and std (per channel of the training split, in [0, 1]), skipped (files that could not be read),
+        planted (a summary of the truth, or None) and fingerprint (as :func:`fingerprint` gives it).
     """
+    resizing = dataset.resizing
     return {
         "name": dataset.name,
         "source": dataset.source,
         "image_size": list(dataset.image_size),
+        "resize": resizing and resizing.rule,
+        "interpolation": resizing and resizing.interpolation,
         "class_names": list(dataset.class_names),
         "train_counts": _counts(dataset.train, dataset.num_classes),
         "test_counts": _counts(dataset.test, dataset.num_classes),

@@ -1,6 +1,6 @@
 """Picture files of any common kind, read as uint8 RGB: one by one, many at once, or when they are indexed.
 
-    images = ImageFiles(paths, size=(64, 64), sums=sums)
+    images = ImageFiles(paths, size=(64, 64), sums=sums)  # resize="crop" or "pad" or "stretch"
     images[:100]        # uint8 (100, 64, 64, 3), decoded now
     images.shape        # (N, 64, 64, 3), nothing decoded
 
@@ -16,19 +16,63 @@ import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 from PIL import Image, ImageOps
 
 from sightline import logs
-from sightline.errors import DamagedFileError, InputError
+from sightline.errors import DamagedFileError, InputError, nearest
 from sightline.files import check_regular, shown_name
 
 _AT_ONCE = 512  # tasks handed to the threads: each takes memory of its own until it is done
 _BLOCK = 256  # images read at once where they are asked for one after the other
 _ORIENTATION = 0x0112  # the EXIF tag; values 5 to 8 swap width and height
+_PADDING = (128, 128, 128)  # near the mean of photographs, so that a model meets it as about 0
+
+Resize = Literal["crop", "pad", "stretch"]
+Interpolation = Literal["bilinear", "bicubic"]
+
+
+@dataclass(frozen=True)
+class Resizing:
+    """How a picture of any size and shape is brought to one size; scaling is antialiased.
+
+    Attributes:
+        size: Height and width in pixels.
+        rule: "crop" scales until the picture covers the size and cuts off what hangs over, on both sides
+            alike; "pad" scales until it fits inside and lays it in the middle of grey; "stretch" scales
+            height and width each by its own factor.
+        interpolation: "bilinear" or "bicubic".
+
+    Raises:
+        InputError: A value that is not one of these.
+    """
+
+    size: tuple[int, int]
+    rule: Resize = "crop"
+    interpolation: Interpolation = "bicubic"
+
+    def __post_init__(self) -> None:
+        for name, known in (("resize", get_args(Resize)), ("interpolation", get_args(Interpolation))):
+            value = self.rule if name == "resize" else self.interpolation
+            if value not in known:
+                raise InputError(f"{name} is {value!r}; {nearest(str(value), list(known))}")
+
+    def apply(self, picture: Image.Image) -> Image.Image:
+        """Return the picture at this size; one that has it already is returned as it is."""
+        if (picture.height, picture.width) == self.size:
+            return picture
+        size = self.size[1], self.size[0]
+        filters = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+        method = filters[self.interpolation]
+        if self.rule == "crop":
+            return ImageOps.fit(picture, size, method=method)
+        if self.rule == "pad":
+            return ImageOps.pad(picture, size, method=method, color=_PADDING)
+        return picture.resize(size, method)
 
 
 @functools.cache
@@ -44,40 +88,51 @@ def picture_suffixes() -> frozenset[str]:
     return frozenset(end for end, kind in Image.registered_extensions().items() if kind in _formats())
 
 
-def read_image(path: str | Path, *, size: tuple[int, int] | None = None) -> np.ndarray:
+def read_image(
+    path: str | Path,
+    *,
+    size: tuple[int, int] | None = None,
+    resize: Resize = "crop",
+    interpolation: Interpolation = "bicubic",
+) -> np.ndarray:
     """Return the picture at `path`, uint8 (H, W, 3) in RGB.
 
     Turned upright as its EXIF tag says; transparent pixels laid on white; 16-bit grey scaled to 8.
 
     Args:
         path: The file.
-        size: Height and width to bring it to, by antialiased scaling and a centred crop.
+        size: Height and width to bring it to, by antialiased scaling.
+        resize: What becomes of another shape: "crop" cuts off what hangs over, "pad" fills up with grey,
+            "stretch" distorts.
+        interpolation: "bilinear" or "bicubic".
 
     Raises:
         DamagedFileError: It cannot be read; the error has the reason.
+        InputError: An unknown `resize` or `interpolation`.
     """
-    result = read_images([Path(path)], size=size)[0]
+    resizing = Resizing(size, resize, interpolation) if size else None
+    result = read_images([Path(path)], resizing)[0]
     if isinstance(result, str):
         raise DamagedFileError(f"cannot read {path} as a picture: {result}")
     return result
 
 
 def read_images(
-    paths: Sequence[str | Path], *, size: tuple[int, int] | None, threads: int | None = None
+    paths: Sequence[str | Path], resizing: Resizing | None, *, threads: int | None = None
 ) -> list[np.ndarray | str]:
     """Return each picture as `read_image` does, or the reason why it cannot be read, in one line.
 
     threads: by default one for each processor.
     """
-    return _in_threads(lambda path: _decode(path, size), paths, threads)
+    return _in_threads(lambda path: _decode(path, resizing), paths, threads)
 
 
-def picture_sums(paths: Sequence[str | Path], *, size: tuple[int, int]) -> list[np.ndarray | str]:
-    """Return for each picture, brought to `size`, what `pixel_sums` says of it, or why it cannot be read.
+def picture_sums(paths: Sequence[str | Path], resizing: Resizing) -> list[np.ndarray | str]:
+    """Return for each picture, brought to one size, what `pixel_sums` says of it, or why it cannot be read.
 
     As many pictures are in memory at once as the machine has processors.
     """
-    return _in_threads(lambda path: pixel_sums(_decode(path, size)[None]), paths)
+    return _in_threads(lambda path: pixel_sums(_decode(path, resizing)[None]), paths)
 
 
 def pixel_sums(images: np.ndarray) -> np.ndarray:
@@ -137,14 +192,13 @@ def _size(path: str | Path) -> tuple[int, int]:
         return (image.width, image.height) if turned else (image.height, image.width)
 
 
-def _decode(path: str | Path, size: tuple[int, int] | None) -> np.ndarray:
+def _decode(path: str | Path, resizing: Resizing | None) -> np.ndarray:
     with _open(path) as image:
-        if size:
-            image.draft("RGB", (2 * max(size), 2 * max(size)))  # JPEG: decode no finer than is needed
+        if resizing:
+            side = 2 * max(resizing.size)
+            image.draft("RGB", (side, side))  # JPEG: decode no finer than is needed
         picture = _to_rgb(ImageOps.exif_transpose(image))
-    if size and (picture.height, picture.width) != size:
-        picture = ImageOps.fit(picture, (size[1], size[0]), method=Image.Resampling.BICUBIC)
-    return np.array(picture, np.uint8)  # (H, W, 3)
+    return np.array(resizing.apply(picture) if resizing else picture, np.uint8)  # (H, W, 3)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -172,22 +226,37 @@ class ImageFiles:
         size: Height and width in pixels.
         sums: (N, 2, 3) int64, of each picture what `pixel_sums` says; the statistics of a data set are made
             of them.
+        resize, interpolation: As in `read_image`.
 
     Raises:
         DamagedFileError: When a file is read that cannot be.
+        InputError: An unknown `resize` or `interpolation`.
     """
 
     dtype, ndim = np.dtype(np.uint8), 4
 
-    def __init__(self, paths: Sequence[str | Path], *, size: tuple[int, int], sums: np.ndarray) -> None:
+    def __init__(
+        self,
+        paths: Sequence[str | Path],
+        *,
+        size: tuple[int, int],
+        sums: np.ndarray,
+        resize: Resize = "crop",
+        interpolation: Interpolation = "bicubic",
+    ) -> None:
         # One array of bytes: a list of paths would be copied, page by page, into each worker that counts
         # its references, and takes several times the memory.
         self._paths = np.array([os.fsencode(path) for path in paths])
-        self.size = size
+        self.resizing = Resizing(size, resize, interpolation)
         self.sums = sums
 
     def __len__(self) -> int:
         return len(self._paths)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return self.resizing.size
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -197,7 +266,7 @@ class ImageFiles:
     def take(self, indices: np.ndarray | slice) -> ImageFiles:
         """Return the files at `indices`, in that order; none is read."""
         part = object.__new__(ImageFiles)
-        part._paths, part.size, part.sums = self._paths[indices], self.size, self.sums[indices]
+        part._paths, part.resizing, part.sums = self._paths[indices], self.resizing, self.sums[indices]
         return part
 
     def read(self, indices: np.ndarray | slice, *, threads: int | None = None) -> np.ndarray:
@@ -205,7 +274,7 @@ class ImageFiles:
         paths = [os.fsdecode(path) for path in self._paths[indices]]
         images = np.empty((len(paths), *self.size, 3), np.uint8)
         for number, (path, result) in enumerate(
-            zip(paths, read_images(paths, size=self.size, threads=threads), strict=True)
+            zip(paths, read_images(paths, self.resizing, threads=threads), strict=True)
         ):
             if isinstance(result, str):
                 raise DamagedFileError(

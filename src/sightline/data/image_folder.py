@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+import pandas as pd
 
 from sightline.data.dataset import Dataset, Split, stratified_split
 from sightline.data.image_files import (
     ImageFiles,
+    Interpolation,
+    Resize,
+    Resizing,
     memory_size,
     picture_sizes,
     picture_suffixes,
@@ -29,7 +34,9 @@ Files = list[tuple[str, int]]  # each with its label; a Path takes several times
 def load_folder(
     folder: str | Path,
     *,
-    image_size: int | None = None,
+    image_size: int | tuple[int, int] | None = None,
+    resize: Resize = "crop",
+    interpolation: Interpolation = "bicubic",
     test_fraction: float = 0.2,
     seed: int = 0,
     stream: bool | Literal["auto"] = "auto",
@@ -42,9 +49,11 @@ def load_folder(
 
     Args:
         folder: The folder.
-        image_size: Side of the square that pictures are scaled (shorter side) and cropped (centre) to.
-            Without it they stay as they are if all have one size of at most 256 pixels, and become 64x64
-            otherwise.
+        image_size: Side of the square that pictures are brought to, or height and width. Without it they stay
+            as they are if all have one size of at most 256 pixels, and become 64x64 otherwise.
+        resize: What becomes of a picture of another shape: "crop" cuts off what hangs over the centre, "pad"
+            fills up with grey, "stretch" distorts.
+        interpolation: "bilinear" or "bicubic".
         test_fraction: Share of each class that is tested.
         seed: Of the split.
         stream: True leaves the pictures in their files and decodes them each time they are used, False keeps
@@ -66,18 +75,37 @@ def load_folder(
         )
     files = _list_files(train_root, class_names, class_names)
     tested = _list_files(test_root, _class_folders(test_root), class_names) if test_root else []
-    size = (image_size, image_size) if image_size else _common_size([path for path, _ in files + tested])
+    size = size_pair(image_size) if image_size else _common_size([path for path, _ in files + tested])
+    resizing = Resizing(size, resize, interpolation)
     if stream == "auto":
         stream = 3 * size[0] * size[1] * len(files + tested) > MEMORY_SHARE * memory_size()
-    train, skipped = _read(root, files, size, stream)
+    train, skipped = _read(root, files, resizing, stream)
     if test_root:
-        test, skipped_too = _read(root, tested, size, stream)
+        test, skipped_too = _read(root, tested, resizing, stream)
         skipped += skipped_too
     else:
         chosen = stratified_split(train.labels, test_fraction=test_fraction, seed=seed)
         train, test = train.take(chosen[0]), train.take(chosen[1])
     source = f"{root}, streamed" if stream else str(root)
-    return Dataset(root.resolve().name, class_names, train, test, source=source, skipped=tuple(skipped))
+    return Dataset(
+        root.resolve().name,
+        class_names,
+        train,
+        test,
+        source=source,
+        skipped=tuple(skipped),
+        resizing=resizing,
+    )
+
+
+def size_pair(image_size: int | Sequence[int]) -> tuple[int, int]:
+    """Return (height, width) of a side or of a pair; anything else raises InputError."""
+    sides = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
+    if len(sides) != 2 or not all(isinstance(side, int) and 0 < side < 2**15 for side in sides):
+        raise InputError(
+            f"image_size is {image_size!r}; it needs the side of a square in pixels, or height and width"
+        )
+    return sides[0], sides[1]
 
 
 def _roots(root: Path) -> tuple[Path, Path | None]:
@@ -124,10 +152,10 @@ def _common_size(paths: list[str]) -> tuple[int, int]:
     return DEFAULT_SIZE, DEFAULT_SIZE
 
 
-def _read(root: Path, files: Files, size: tuple[int, int], stream: bool) -> tuple[Split, list[str]]:
+def _read(root: Path, files: Files, resizing: Resizing, stream: bool) -> tuple[Split, list[str]]:
     """The pictures that can be read, and a line for each that cannot."""
     paths = [path for path, _ in files]
-    results = picture_sums(paths, size=size) if stream else read_images(paths, size=size)
+    results = picture_sums(paths, resizing) if stream else read_images(paths, resizing)
     skipped, whole, read = [], [], set()
     for number, ((path, label), result) in enumerate(zip(files, results, strict=True)):
         if isinstance(result, str):
@@ -143,5 +171,10 @@ def _read(root: Path, files: Files, size: tuple[int, int], stream: bool) -> tupl
                 "repair it or remove the folder"
             )
     stacked = np.stack([result for result in results if not isinstance(result, str)])
-    images = ImageFiles([paths[number] for number in whole], size=size, sums=stacked) if stream else stacked
-    return Split(images, np.array([files[number][1] for number in whole])), skipped
+    images: np.ndarray | ImageFiles = stacked
+    if stream:
+        how: dict[str, Any] = {"resize": resizing.rule, "interpolation": resizing.interpolation}
+        images = ImageFiles([paths[number] for number in whole], size=resizing.size, sums=stacked, **how)
+    names = [Path(paths[number]).relative_to(root).as_posix() for number in whole]
+    table = pd.DataFrame({"path": [shown_name(name) for name in names]})
+    return Split(images, np.array([files[number][1] for number in whole]), table), skipped

@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 from sightline.data.cifar import load_cifar
 from sightline.data.dataset import Dataset, stratified_subset
-from sightline.data.image_files import ImageFiles
-from sightline.data.image_folder import load_folder
+from sightline.data.image_files import ImageFiles, Interpolation, Resize
+from sightline.data.image_folder import load_folder, size_pair
 from sightline.data.npz import load_npz
 from sightline.data.shapes.generate import load_shapes
 from sightline.errors import InputError, InputTypeError, nearest
@@ -41,7 +41,9 @@ def load_data(
     name: str | Path | Dataset | Callable[..., Dataset],
     *,
     data_dir: str | Path | None = None,
-    image_size: int | None = None,
+    image_size: int | tuple[int, int] | None = None,
+    resize: Resize = "crop",
+    interpolation: Interpolation = "bicubic",
     limit: int | None = None,
     seed: int = 0,
     test_fraction: float = 0.2,
@@ -55,7 +57,10 @@ def load_data(
             a function, or a Dataset, which is passed through. A function is given `data_dir` and `seed` if
             it has arguments with these names.
         data_dir: Where the files of a named data set lie.
-        image_size: Side in pixels to which a folder's pictures are brought; see `load_folder`.
+        image_size: Side in pixels, or height and width, that a folder's pictures are brought to; see
+            `load_folder`.
+        resize: "crop", "pad" or "stretch": what becomes of a folder's pictures of another shape.
+        interpolation: "bilinear" or "bicubic", where a folder's pictures are scaled.
         limit: Keep at most this many images of the training split, and of the test split, each class with its
             share.
         seed: Of whatever is drawn: generated pictures, a split, the images that a limit keeps.
@@ -81,7 +86,13 @@ def load_data(
         dataset = _called(name, made, {"data_dir": data_dir, "seed": seed})
     elif Path(name).is_dir():
         dataset = load_folder(
-            name, image_size=image_size, test_fraction=test_fraction, seed=seed, stream=stream
+            name,
+            image_size=image_size,
+            resize=resize,
+            interpolation=interpolation,
+            test_fraction=test_fraction,
+            seed=seed,
+            stream=stream,
         )
     elif Path(name).suffix == ".npz" and Path(name).is_file():
         dataset = load_npz(name, test_fraction=test_fraction, seed=seed)
@@ -117,11 +128,12 @@ def _called(name: Any, function: Any, offered: dict[str, Any]) -> Dataset:
     return dataset
 
 
-def _check_size(dataset: Dataset, image_size: int | None) -> None:
-    if image_size is not None and dataset.image_size != (image_size, image_size):
+def _check_size(dataset: Dataset, image_size: int | tuple[int, int] | None) -> None:
+    if image_size is not None and dataset.image_size != size_pair(image_size):
         height, width = dataset.image_size
+        wanted = image_size if isinstance(image_size, int) else "{}x{}".format(*image_size)
         raise InputError(
-            f"data set {dataset.name!r} is {height}x{width} and is not resized to {image_size}; "
+            f"data set {dataset.name!r} is {height}x{width} and is not resized to {wanted}; "
             "image_size is for image folders"
         )
 

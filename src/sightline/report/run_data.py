@@ -56,6 +56,8 @@ class DataCard:
     std: tuple[float, ...]
     source: str | None = None
     image_size: tuple[int, int] | None = None
+    resize: str | None = None
+    interpolation: str | None = None
     skipped: tuple[str, ...] = ()
     planted: dict[str, Any] | None = None
     fingerprint: dict[str, Any] | None = None

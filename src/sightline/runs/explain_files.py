@@ -18,7 +18,7 @@ from sightline.faithfulness.result import read_faithfulness
 from sightline.files import read_json, shown_name, write_atomic
 from sightline.models import choose_device, load_model, to_float
 from sightline.predictions import Predictions
-from sightline.runs.artifacts import EXPLAINED, EXPLANATIONS_CARD
+from sightline.runs.artifacts import DATA_CARD, EXPLAINED, EXPLANATIONS_CARD
 from sightline.runs.run_folder import existing_folder
 
 
@@ -36,7 +36,7 @@ def explain_pictures(
 ) -> list[dict[str, Any]]:
     """Classify pictures with the model of a run and write `NAME-heatmap.png` for each into `out`.
 
-    Pictures are brought to the model's size as image folders are.
+    Pictures are brought to the model's size as those of the run were.
 
     Args:
         run: The folder of the run.
@@ -66,7 +66,8 @@ def explain_pictures(
     height, width = card["image_size"]
     if target is not None and target not in names:
         raise InputError(f"class {target!r} is not known; {nearest(target, list(names))}")
-    pixels = np.stack([read_image(path, size=(height, width)) for path in pictures])  # (B, H, W, 3)
+    how = _resizing(folder)
+    pixels = np.stack([read_image(path, size=(height, width), **how) for path in pictures])  # (B, H, W, 3)
     found = explain(
         model,
         to_float(pixels),
@@ -112,6 +113,12 @@ def _method(folder: Path, asked: str | None, trust: Collection[str]) -> Method:
             f"{folder} has no comparison of methods, which method auto needs; set "
             "analysis.compare_images and analyze it again, or name a method"
         ) from None
+
+
+def _resizing(folder: Path) -> dict[str, Any]:
+    """How the run's own pictures were brought to their size, as `read_image` takes it."""
+    card = run_card(folder, DATA_CARD)
+    return {key: card[key] for key in ("resize", "interpolation") if card.get(key)}
 
 
 def run_card(folder: Path, name: str) -> dict[str, Any]:

@@ -298,6 +298,8 @@ def recipe_data(recipe: Recipe) -> Dataset:
         section.name,
         data_dir=section.dir or None,
         image_size=section.image_size or None,
+        resize=section.resize,
+        interpolation=section.interpolation,
         limit=section.limit or None,
         seed=section.seed,
         test_fraction=section.test_fraction,

@@ -17,6 +17,7 @@ from pydantic import AfterValidator, Field, PrivateAttr
 from torch import nn
 
 from sightline.data import DATASETS, Augmentation
+from sightline.data.image_files import Interpolation, Resize
 from sightline.errors import InputError, InputTypeError, UntrustedError, nearest
 from sightline.extensions import plugins, resolve
 from sightline.models import MODELS
@@ -67,15 +68,19 @@ class DataSection(Section):
     """Which images.
 
     name: a data set's name, a folder, an .npz file or a function. dir: where a named data set's files are.
-    limit: images per split, 0 for all. seed: of generated images, of a folder's split, of what a limit keeps;
-    that of training is apart. stream: whether a folder's pictures stay in their files; "auto" for more than
-    a quarter of the memory. fixes: a file of decisions from a report; images are relabelled and dropped by
-    it.
+    image_size: side that a folder's pictures are brought to, or [height, width]; 0 for what fits them.
+    resize: "crop" cuts off what hangs over, "pad" fills up with grey, "stretch" distorts. interpolation: of
+    scaling. limit: images per split, 0 for all. seed: of generated images, of a folder's split, of what a
+    limit keeps; that of training is apart. stream: whether a folder's pictures stay in their files; "auto"
+    for more than a quarter of the memory. fixes: a file of decisions from a report; images are relabelled and
+    dropped by it.
     """
 
     name: Text = "shapes"
     dir: Text = ""
-    image_size: CountOrZero = 0
+    image_size: CountOrZero | tuple[Count, Count] = 0
+    resize: Resize = "crop"
+    interpolation: Interpolation = "bicubic"
     limit: CountOrZero = 0
     test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
     seed: Seed = 0
@@ -424,9 +429,9 @@ def _check_data(recipe: Recipe) -> None:
 def _without_lists(table: Mapping[str, Any]) -> dict[str, Any]:
     # Strict validation wants tuples, and TOML has only lists.
     copied = {key: dict(value) if isinstance(value, dict) else value for key, value in table.items()}
-    analysis = copied.get("analysis")
+    lists = {"analysis": ("layers", "compare", "sections"), "data": ("image_size",)}
     holders = [(copied, ("metrics", "callbacks"))]
-    holders += [(analysis, ("layers", "compare", "sections"))] if isinstance(analysis, dict) else []
+    holders += [(copied[name], keys) for name, keys in lists.items() if isinstance(copied.get(name), dict)]
     for holder, keys in holders:
         holder |= {key: tuple(holder[key]) for key in keys if isinstance(holder.get(key), list)}
     return copied

@@ -14,6 +14,11 @@ _SAMPLES = Heading("Sample images", "samples", _GROUP)
 _AUGMENTED = Heading("Augmented samples", "augmented", _GROUP)
 _DATA = Heading("Data", "data", _GROUP)
 _MODEL = Heading("Model", "model", _GROUP)
+_RESIZING = {
+    "crop": "scaled until they cover the image; what hangs over the centre is cut off",
+    "pad": "scaled until they fit inside the image; the rest is grey",
+    "stretch": "stretched to the image, each side by its own factor",
+}
 
 
 def samples_section(run: RunData) -> Section | None:
@@ -85,6 +90,8 @@ def _facts(data: DataCard) -> Iterator[tuple[str, str]]:
         yield "Source", data.source
     if data.image_size:
         yield "Image size", "{} × {} pixels".format(*data.image_size)
+    if data.resize in _RESIZING:
+        yield "Other sizes", f"{_RESIZING[data.resize]} ({data.interpolation} interpolation)"
     for label, values in (("Mean per channel", data.mean), ("Standard deviation per channel", data.std)):
         names = "RGB" if len(values) == 3 else range(1, len(values) + 1)
         yield label, "  ".join(f"{channel} {value:.3f}" for channel, value in zip(names, values, strict=True))
