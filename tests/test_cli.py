@@ -149,14 +149,19 @@ def test_pictures_are_explained_in_a_table(here, capsys, tmp_path):
 
 
 def test_find_lr_writes_its_table_and_plot(here, capsys, tmp_path):
-    assert (
-        main(["find-lr", "shapes-quick", *SMALL, "--json", "--out", str(tmp_path / "lr"), "--sweeps", "1"])
-        == 0
-    )
+    command = ["find-lr", "shapes-quick", *SMALL, "--steps", "50", "--out", str(tmp_path / "lr")]
+    assert main([*command, "--all", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert set(found["suggestions"]) == {*LR_RULES, "trials"}
-    assert found["suggestion"] == pytest.approx(found["suggestions"][found["recommended"]], rel=5e-3)
+    assert list(found) == ["suggestion", "range", "recommended", "reason", "rules", "folder"]
+    assert set(found["rules"]) == set(LR_RULES)
+    assert found["range"][0] <= found["suggestion"] <= found["range"][1]
     assert names(tmp_path / "lr") == ["range_test.csv", "range_test.json", "range_test.png"]
+
+
+def test_find_lr_says_that_a_training_is_too_short_for_a_search(here, capsys, tmp_path):
+    assert main(["find-lr", "shapes-quick", *SMALL, "--all", "--out", str(tmp_path / "lr")]) == 0
+    assert "are too few for a sweep" in capsys.readouterr().out
+    assert names(tmp_path / "lr") == ["range_test.json"]
 
 
 def test_data_shows_statistics_and_writes_a_sheet(capsys, tmp_path):

@@ -197,7 +197,8 @@ def test_a_validation_split_decides_and_the_report_says_so(tmp_path):
     assert load_model(chosen.folder)[1]["epoch"] == best
 
 
-def test_the_range_test_is_kept_if_the_recipe_asks_for_it(tmp_path):
+def test_the_range_test_is_kept_if_the_recipe_asks_for_it(tmp_path, monkeypatch):
+    monkeypatch.setattr("sightline.runs.find_lr.allowed_steps", lambda whole: 50)
     changes = [*SMALL, "analysis.range_test=true", "training.epochs=1"]
     tested = sl.run("shapes-quick", changes=changes, out=tmp_path / "r", device="cpu", verbose=False)
     assert (tested.folder / "range_test.csv").exists()

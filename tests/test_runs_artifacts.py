@@ -28,7 +28,9 @@ CHANGES = [
 def made(tmp_path_factory) -> Path:
     """A run with everything that a run can have, but for decisions."""
     out = tmp_path_factory.mktemp("runs") / "whole"
-    return sl.run("shapes-quick", changes=CHANGES, out=out, device="cpu", verbose=False).folder
+    with pytest.MonkeyPatch.context() as patch:  # as of a training that is long enough for a search
+        patch.setattr("sightline.runs.find_lr.allowed_steps", lambda whole: 50)
+        return sl.run("shapes-quick", changes=CHANGES, out=out, device="cpu", verbose=False).folder
 
 
 @pytest.fixture

@@ -18,18 +18,21 @@ from torch import nn
 from sightline.data import Dataset, ResidentBatches
 from sightline.errors import SightlineError
 from sightline.training import (
+    LR_RULES,
     Execution,
     Objective,
     RangeTest,
+    adam,
     adamw,
     constant,
     find_learning_rate,
     fit,
     mixup,
-    one_cycle,
+    muon,
     sgd,
 )
-from sightline.training.lr_range_test import best_of_trials, climb, debiased_means
+from sightline.training.lr_finder import usual_lr
+from sightline.training.lr_range_test import debiased_means
 from sightline.training.train_step import mix_generator
 
 OPTIONS = {"batch_size": 16, "execution": Execution("float32"), "device": "cpu"}
@@ -64,7 +67,7 @@ def test_a_sweep_equals_a_plain_loop_of_torch():
 
 def test_a_sweep_mixes_its_batches_as_training_does():
     data = make_data()
-    options = OPTIONS | {"steps": 20, "high": 1e-4, "seeds": [5]}
+    options = OPTIONS | {"steps": 20, "low": 1e-5, "high": 1e-4, "seeds": [5]}
     found = find_learning_rate(make_model(data), data, mix=mixup(), **options).loss[0]
     model = make_model(data).train()
     batches = ResidentBatches(data.train, batch_size=16, fill=data.mean.tolist(), seed=5, drop_last=False)
@@ -88,28 +91,14 @@ def test_the_mean_ends_where_the_loss_is_not_finite():
     np.testing.assert_allclose(means, [1.0, 7 / 3, np.nan, np.nan, np.nan])
 
 
-def test_the_suggestion_is_the_median_over_the_seeds_with_its_range():
-    lr = np.geomspace(1e-4, 10, 101)  # 20 steps for each power of ten
-    lowest = (-1.0, 0.0, -0.5)
-    smoothed = np.stack([(np.log10(lr) - at) ** 2 for at in lowest])
-    smoothed[1, 98:] = np.nan
-    found = RangeTest(lr, smoothed, smoothed, seeds=(0, 1, 2))
-    assert found.readings["minimum/10"].tolist() == pytest.approx([10 ** (at - 1) for at in lowest])
-    assert found.suggestions["minimum/10"] == pytest.approx(10**-1.5)
-    assert found.ranges["minimum/10"] == pytest.approx((0.01, 0.1))
-    assert found.suggestion == float(f"{found.suggestions[found.recommended]:.3g}")
-    even = RangeTest(lr, smoothed[:2], smoothed[:2], seeds=(0, 1))
-    assert even.suggestions["minimum/10"] == pytest.approx(10**-1.5)  # the middle of 0.01 and 0.1
-
-
 def test_the_start_and_the_end_of_a_sweep_decide_nothing():
     lr = np.geomspace(1e-4, 10, 101)
     smoothed = 3 - np.log10(lr) / 10
     smoothed[:10] = 0.0  # as if the first batch had been an easy one
     smoothed[-5:] = -5.0
     found = RangeTest(lr, smoothed[None], smoothed[None])
-    assert found.suggestions["minimum/10"] == pytest.approx(lr[95] / 10)
-    assert lr[10] <= found.suggestions["steepest"] <= lr[95]
+    assert found.rules["minimum/10"][0] == pytest.approx(lr[95] / 10)
+    assert lr[10] <= found.rules["steepest"][0] <= lr[95]
 
 
 class Snapshot:
@@ -262,7 +251,7 @@ def test_a_function_makes_a_new_model_for_every_seed():
     made: list[int] = []
     found = find_learning_rate(make, data, steps=20, high=0.1, seeds=[3, 7], **OPTIONS)
     same = find_learning_rate(make_model(data), data, steps=20, high=0.1, seeds=[3, 7], **OPTIONS)
-    assert made == [3, 7]
+    assert made == [3, 3, 7]  # the first of them for the default of its network
     assert found.seeds == (3, 7)
     np.testing.assert_array_equal(found.loss, same.loss)
 
@@ -280,64 +269,7 @@ def test_it_stops_where_the_loss_runs_away():
         over = [m > 1.1 * max(means[min(i, 9)], math.log(3)) for i, m in enumerate(means)]
         assert not any(over[:-1])  # and not before it
         assert over[-1]
-    assert max(found.suggestions.values()) < 1e3
-
-
-def test_trials_follow_the_schedule_and_climb_to_the_lowest_loss():
-    data = make_data(48)
-    shape = {"peak": 0.25, "anneal": "linear", "start_divisor": 5.0, "final_divisor": 10.0}
-    options = OPTIONS | {
-        "steps": 40,
-        "seeds": [2],
-        "optimizer": sgd(momentum=0.8),
-        "objective": Objective(0.1),
-    }
-    found = find_learning_rate(
-        make_model(data), data, schedule=lambda lr: one_cycle(lr, **shape), epochs=4, **options
-    )
-    (trials,) = found.trials
-    rates = np.array(list(trials))
-    np.testing.assert_allclose(rates[1:] / rates[:-1], 2)
-    sweep_alone = find_learning_rate(make_model(data), data, **options)
-    np.testing.assert_array_equal(found.loss, sweep_alone.loss)
-    quarter = found.lr[np.nanargmin(found.smoothed[0])] / 4
-    assert any(rate == pytest.approx(quarter) for rate in rates)
-    losses = list(trials.values())
-    lowest = int(np.argmin(losses))
-    assert len(rates) == 10 or 0 < lowest < len(rates) - 1
-    assert found.recommended == "trials"
-    assert found.suggestions["trials"] == pytest.approx(best_of_trials(trials))
-
-    plain = make_model(data).train()  # the loss of one of them by a plain loop
-    optimizer = torch.optim.SGD(plain.parameters(), lr=1, momentum=0.8)
-    batches = ResidentBatches(data.train, batch_size=16, fill=data.mean.tolist(), seed=2, drop_last=False)
-    stream = (batch for epoch in range(100) for batch in batches.epoch(epoch))
-    top, low = rates[lowest], rates[lowest] / 5
-    seen = []
-    for step in range(40):
-        images, labels, _ = next(stream)
-        x = step / 39
-        rise, fall = x / 0.25, (x - 0.25) / 0.75
-        lr = low + (top - low) * rise if x < 0.25 else top + (low / 10 - top) * fall
-        optimizer.param_groups[0]["lr"] = lr
-        logits = plain(images)
-        seen.append(nn.functional.cross_entropy(logits, labels).item())
-        optimizer.zero_grad()
-        nn.functional.cross_entropy(logits, labels, label_smoothing=0.1).backward()
-        optimizer.step()
-    assert losses[lowest] == pytest.approx(np.mean(seen[-5:]), rel=1e-4)
-
-
-def test_where_every_trial_runs_away_it_is_said():
-    data = make_data(48)
-    spoiled = nn.Sequential(*make_model(data), Poisoned(passes=30))  # after the sweep of 25 steps
-    options = OPTIONS | {"steps": 25, "seeds": [0], "high": 0.1}
-    found = find_learning_rate(spoiled, data, schedule=constant, epochs=2, **options)  # trials of 24 steps
-    assert all(math.isfinite(loss) for loss in found.trials[0].values())
-    with pytest.raises(
-        SightlineError, match=r"training ran away at every learning rate from .* to .*; use precision"
-    ):
-        find_learning_rate(spoiled, data, schedule=constant, epochs=40, **options)  # of 40 steps
+    assert max(middle for middle, _, _ in found.rules.values()) < 1e3
 
 
 class Poisoned(nn.Module):
@@ -360,7 +292,7 @@ def test_a_loss_that_is_not_finite_ends_the_sweep_and_harms_nothing():
     assert np.isfinite(found.loss[0, :39]).all()
     assert np.isnan(found.loss[0, 39:]).all()
     assert np.isfinite(found.smoothed[0, :39]).all()
-    assert all(math.isfinite(rate) for rate in found.suggestions.values())
+    assert math.isfinite(found.suggestion)
     assert found.to_frame()["lr"].tolist() == found.lr[:39].tolist()
 
 
@@ -375,29 +307,9 @@ def test_a_lucky_first_batch_of_a_trained_model_does_not_end_the_sweep():
     assert found.loss.max() < math.log(3)
 
 
-def test_climbing_tries_few_rates_and_ends_at_the_lowest():
-    asked = []
-
-    def loss_at(lr: float) -> float:
-        asked.append(lr)
-        return math.inf if lr > 3 else (math.log2(lr) + 3) ** 2  # best at 1/8, runs away over 3
-
-    assert list(climb(loss_at, 4.0)) == [2.0**k for k in range(-4, 3)]
-    assert len(asked) == len(set(asked)) == 7
-    assert list(climb(loss_at, 2.0**-9, limit=4)) == [2.0**k for k in range(-10, -6)]
-    assert list(climb(lambda lr: math.inf, 1.0, limit=3)) == [0.25, 0.5, 1.0]  # downwards, if anywhere
-
-
-def test_the_best_of_trials_is_half_of_the_vertex_of_a_parabola_in_the_logarithm():
-    trials = {2.0**k: (k + 1.25) ** 2 + 1 for k in range(-4, 2)}
-    assert best_of_trials(trials) == pytest.approx(2**-1.25 / 2)
-    assert best_of_trials({1.0: 2.0, 2.0: 3.0}) == 0.5  # at the edge there is no vertex
-    assert best_of_trials({1.0: 2.0, 2.0: 1.0, 4.0: math.inf}) == 1.0
-
-
 def test_wrong_use_is_one_line():
     data = make_data()
-    for wrong in ({"low": 1.0, "high": 0.1}, {"steps": 19}, {"seeds": []}, {"smoothing": 1.0}):
+    for wrong in ({"low": 1.0, "high": 0.1}, {"steps": 19}, {"steps": -1}, {"seeds": []}, {"smoothing": 1.0}):
         with pytest.raises(SightlineError, match="use 0 < low < high, at least 20 steps, smoothing in"):
             find_learning_rate(make_model(data), data, **wrong, **OPTIONS)
     broken = make_model(data)
@@ -414,26 +326,71 @@ def test_it_is_saved_as_a_table_and_a_card(tmp_path):
     lr = np.geomspace(1e-3, 1, 30)
     loss = np.stack([np.linspace(3, 1, 30), np.linspace(2, 1, 30)])
     loss[1, 25:] = np.nan
-    found = RangeTest(lr, loss, loss / 2, seeds=(4, 9))
-    found.save(tmp_path)
+    found = RangeTest(lr, loss, loss, seeds=(4, 9), usual=0.1)  # the second sweep ends at lr[24]
+    found.save(tmp_path, used=0.3)
     table = pd.read_csv(tmp_path / "range_test.csv")
     assert table["seed"].tolist() == [4] * 30 + [9] * 25
     np.testing.assert_allclose(table["lr"], [*lr, *lr[:25]])
-    np.testing.assert_allclose(table["smoothed"], table["loss"] / 2)
     card = json.loads((tmp_path / "range_test.json").read_text())
-    assert card["suggestions"] == found.suggestions
-    assert {name: tuple(limits) for name, limits in card["ranges"].items()} == found.ranges
-    assert (card["suggestion"], card["recommended"]) == (found.suggestion, found.recommended)
-    assert (card["seeds"], card["trials"]) == ([4, 9], [])
-    tried = RangeTest(lr, loss, loss / 2, seeds=(4, 9), trials=({0.1: 1.5, 0.2: math.inf}, {0.4: 1.0}))
-    tried.save(tmp_path)
+    suggested = float(f"{lr[24] / 4:.3g}")
+    assert card["suggestions"] == found.suggestions == {"sweep": suggested}
+    assert card["ranges"] == {"sweep": list(found.range)}
+    assert (card["suggestion"], card["recommended"], card["usual"]) == (suggested, "sweep", 0.1)
+    assert (card["seeds"], card["used"], card["reason"]) == ([4, 9], 0.3, found.reason)
+    found.save(tmp_path, rules=True)
     card = json.loads((tmp_path / "range_test.json").read_text())
-    assert card["trials"] == [
-        {"seed": 4, "lr": 0.1, "loss": 1.5}, {"seed": 4, "lr": 0.2, "loss": None},
-        {"seed": 9, "lr": 0.4, "loss": 1.0},
+    assert list(card["suggestions"]) == list(card["ranges"]) == ["sweep", *LR_RULES]
+    assert [card["suggestions"]["valley"], *card["ranges"]["valley"]] == list(found.rules["valley"])
+
+
+def test_without_a_sweep_the_default_stands_alone(tmp_path):
+    data = make_data()
+    steps = []
+    found = find_learning_rate(
+        make_model(data), data, steps=0, optimizer=adam(), on_step=lambda: steps.append(1), **OPTIONS
+    )
+    assert (found.suggestion, found.recommended, found.falling) == (0.003, "default", None)
+    assert found.range == (0.00038, 0.024)
+    assert found.divisor == 10
+    assert not steps
+    found.save(tmp_path, rules=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["range_test.json"]
+    card = json.loads((tmp_path / "range_test.json").read_text())
+    assert (card["suggestions"], card["seeds"]) == ({"default": 0.003}, [])
+
+
+def test_an_optimizer_without_a_default_needs_a_sweep():
+    data = make_data()
+    options = OPTIONS | {"optimizer": lambda model: torch.optim.Adagrad(model.parameters(), lr=1.0)}
+    with pytest.raises(SightlineError, match="has no default learning rate; search with at least 20 steps"):
+        find_learning_rate(make_model(data), data, steps=0, **options)
+    found = find_learning_rate(make_model(data), data, steps=40, **options)
+    assert (found.lr[0], found.lr[-1]) == pytest.approx((1e-5, 10))
+    assert found.usual is None
+    assert found.recommended == "sweep"
+
+
+def test_every_step_is_told_and_the_sweep_goes_a_hundred_times_down_and_up():
+    data, steps = make_data(), []
+    found = find_learning_rate(
+        make_model(data), data, steps=25, seeds=[0, 1], on_step=lambda: steps.append(1), **OPTIONS
+    )
+    assert len(steps) >= np.isfinite(found.loss).sum()
+    assert found.usual is not None
+    assert (found.lr[0], found.lr[-1]) == pytest.approx((found.usual / 100, found.usual * 100))
+
+
+def test_the_default_is_that_of_the_literature():
+    plain, normal = nn.Sequential(nn.Linear(2, 2)), nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+    known = [
+        (normal, sgd(momentum=0.9), 512, 0.4), (normal, sgd(momentum=0.9), 128, 0.2),
+        (normal, sgd(momentum=0.8), 512, 0.8), (normal, sgd(momentum=0.0), 512, 4.0),
+        (plain, sgd(momentum=0.9), 128, 0.01), (plain, adam(), 128, 0.003), (normal, adamw(), 32, 0.003),
+        (normal, muon(), 128, 0.02),
     ]  # fmt: skip
-    assert card["ranges"]["trials"] == [0.05, 0.2]
-    assert card["suggestion"] == 0.1
+    for model, make, batch, expected in known:
+        assert usual_lr(model, make(model), batch) == pytest.approx(expected)
+    assert usual_lr(plain, torch.optim.Adagrad(plain.parameters()), 128) is None
 
 
 def two_processes(rank: int, folder: str) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sightline.training import LR_RULES
-from sightline.training.lr_range_test import minimum_tenth, slide, steepest, valley
+from sightline.training import LR_RULES, RangeTest
+from sightline.training.lr_range_test import falling_range, minimum_tenth, slide, steepest, valley
 
 GENERATOR = np.random.default_rng(0)
 
@@ -107,3 +107,78 @@ def test_a_curve_that_is_even_everywhere_gives_the_last_window():
     lr = np.geomspace(1e-3, 1, 40)
     assert slide(lr, np.linspace(3, 1, 40)) == lr[40 - 1 - 15]
     assert slide(lr[:10], np.linspace(3, 1, 10)) == lr[0]  # shorter than a window: as wide as it can be
+
+
+LR = np.geomspace(1e-4, 1, 81)  # 20 steps for each power of ten
+
+
+def a_sweep(begin: float, end: float, *, scatter: float = 0.0, fall: float = 1.0) -> np.ndarray:
+    """A loss of 2.3 that falls evenly over log(lr) from `begin` to `end`, then turns up."""
+    x, a, b = np.log10(LR), np.log10(begin), np.log10(end)
+    share = np.clip((x - a) / (b - a), 0, 1)
+    noise = np.random.default_rng(3).normal(0, scatter, len(LR)) if scatter else 0.0
+    return 2.3 - fall * share + 2 * np.maximum(x - b, 0) + noise
+
+
+def test_a_sweep_falls_from_a_tenth_of_the_way_down_to_the_lowest_loss():
+    loss = a_sweep(1e-3, 0.1)
+    low, high = falling_range(LR, loss, loss)
+    assert high == pytest.approx(0.1)
+    assert low == pytest.approx(1e-3 * 100**0.1, rel=0.13)  # within a step
+    ended = np.where(LR > 0.3, np.nan, loss)
+    assert falling_range(LR, ended, ended) == (low, high)
+
+
+def test_a_fall_within_the_scatter_of_the_steps_is_no_fall():
+    for fall, clear in ((0.05, False), (1.0, True)):
+        loss = a_sweep(1e-3, 0.1, scatter=0.05, fall=fall)
+        assert (falling_range(LR, loss, loss) is not None) is clear
+    rising = np.linspace(2, 3, len(LR))
+    assert falling_range(LR, rising, rising) is None
+    assert falling_range(LR, np.full(81, np.nan), np.full(81, np.nan)) is None
+
+
+def test_the_suggestion_is_a_quarter_of_the_edge_that_all_sweeps_share():
+    rows = np.stack([a_sweep(1e-3, 0.1), a_sweep(2e-3, 0.2)])
+    low, high = falling_range(LR, rows[1], rows[1])[0], falling_range(LR, rows[0], rows[0])[1]
+    found = RangeTest(LR, rows, rows, (0, 1), usual=0.5)
+    assert found.falling == (low, high)
+    assert (found.edge, found.suggestion, found.recommended) == (high, pytest.approx(0.025), "sweep")
+    assert found.suggestions == {"sweep": found.suggestion}
+    assert found.range == (float(f"{low:.2g}"), float(f"{high:.2g}"))
+    assert found.reason == "a quarter of 0.1, where the loss is lowest"
+    assert RangeTest(LR, rows, rows, (0, 1), divisor=10.0).suggestion == pytest.approx(0.01)
+
+
+def test_the_rules_have_their_median_and_their_range_over_the_seeds():
+    rows = np.stack([a_sweep(1e-3, 0.1), a_sweep(1e-3, 0.1), a_sweep(1e-3, 0.4)])
+    middle, low, high = RangeTest(LR, rows, rows, (0, 1, 2)).rules["minimum/10"]
+    assert (middle, low) == pytest.approx((0.01, 0.01))
+    assert high == pytest.approx(0.04, rel=0.13)
+
+
+def test_a_suggestion_stays_in_the_range():
+    rows = a_sweep(0.05, 0.1)[None]  # falls over a factor of two alone: a quarter of the lowest is before it
+    found = RangeTest(LR, rows, rows)
+    assert found.suggestion == pytest.approx(found.falling[0], rel=5e-3)
+
+
+def test_where_the_sweeps_are_unclear_the_default_stands_with_a_wide_range():
+    flat = a_sweep(1e-3, 1.0, fall=0.0)[None]
+    found = RangeTest(LR, flat, flat, usual=0.02)
+    assert (found.suggestion, found.recommended, found.range) == (0.02, "default", (0.0025, 0.16))
+    assert found.reason.startswith("the default of network and optimizer; the sweep shows no clear fall")
+    clear = np.stack([flat[0], a_sweep(1e-3, 0.1)])
+    assert RangeTest(LR, clear, clear, (0, 1), usual=0.5).recommended == "default"  # one of two is not enough
+    assert RangeTest(LR, flat, flat).suggestion == 0.25  # of what was tried, where there is no default
+
+
+def test_a_default_near_where_the_sweeps_ran_away_gives_way():
+    flat = np.stack([np.where(LR < 0.04, 2.3, np.nan), np.where(LR < 0.08, 2.3, np.nan)])
+    edge = LR[LR >= 0.04][0]
+    found = RangeTest(LR, flat, flat, (0, 1), usual=0.02)
+    assert found.edge == edge
+    assert (found.suggestion, found.recommended) == (float(f"{edge / 4:.3g}"), "sweep")
+    assert found.range == (float(f"{found.suggestion / 8:.2g}"), float(f"{edge:.2g}"))
+    assert "where it ran away; the sweep shows no clear fall" in found.reason
+    assert RangeTest(LR, flat, flat, (0, 1), usual=0.009).suggestion == 0.009  # far enough below

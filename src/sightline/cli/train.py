@@ -115,8 +115,12 @@ def train(recipe, changes, trust, device, out, resume, as_json, quiet, **given) 
 @app.command("find-lr")
 @click.argument("recipe")
 @options.recipe
-@click.option("--sweeps", type=click.IntRange(min=1), default=3, show_default=True, help="One seed each.")
-@click.option("--trials/--no-trials", default=True, help="Short trainings after each sweep  [default: yes]")
+@click.option(
+    "--steps",
+    type=click.IntRange(min=0),
+    help="Steps of the whole search  [default: 5 % of the training's, at most 150]",
+)
+@click.option("--all", "every", is_flag=True, help="Show what the four classic rules say, too.")
 @click.option("--apply", is_flag=True, help="Write it into RECIPE, or a shipped one into a new NAME.toml.")
 @click.option(
     "--out", type=PATH, help="Folder for table, plot and new recipe  [default: runs/find-lr-RECIPE-N, here]"
@@ -124,15 +128,17 @@ def train(recipe, changes, trust, device, out, resume, as_json, quiet, **given) 
 @options.as_json
 @options.quiet
 @options.debug
-def find_lr(recipe, changes, trust, device, sweeps, trials, apply, out, as_json, quiet, **given) -> None:
+def find_lr(recipe, changes, trust, device, steps, every, apply, out, as_json, quiet, **given) -> None:
     """Suggest a learning rate for RECIPE.
 
-    By the range test (Smith 2015) and short trainings, with the rules of others next to it.
+    By a range test (Smith 2015) that costs at most 5 % of the training. Where that is too short for a test,
+    it is the default of network and optimizer.
     """
     from sightline import distributed
     from sightline.cli.console import log_shown
     from sightline.report import write_range_test
     from sightline.runs import apply_lr, describe_range_test, new_folder, range_test, recipe_data, recipe_file
+    from sightline.runs.find_lr import describe_rules
     from sightline.training import load_recipe
 
     if apply and (changes or given["data"] or given["epochs"]):
@@ -142,16 +148,17 @@ def find_lr(recipe, changes, trust, device, sweeps, trials, apply, out, as_json,
     checked = load_recipe(recipe, all_changes(changes, given), trust=trust)
     # Before the sweeps, which take their time.
     target = distributed.leader_does(lambda: recipe_file(recipe, out)) if apply else None
-    data = distributed.machine_first(lambda: recipe_data(checked))
-    how = {"sweeps": sweeps, "trials": trials, "device": device}
-    # The folder before the sweeps too: one that cannot be written is noticed now.
-    with new_folder(f"find-lr-{checked.name}", out) as folder:
-        with log_shown(to_stderr=as_json, quiet=quiet):
-            found = range_test(checked, data, **how)
-        found.save(folder)
-        picture = write_range_test(folder)
-    lines = [describe_range_test(found), str(picture)]
-    result = {name: getattr(found, name) for name in ("suggestion", "recommended", "suggestions", "ranges")}
+    with log_shown(to_stderr=as_json, quiet=quiet):
+        data = distributed.machine_first(lambda: recipe_data(checked))
+        # The folder before the sweeps too: one that cannot be written is noticed now.
+        with new_folder(f"find-lr-{checked.name}", out) as folder:
+            found = range_test(checked, data, steps=steps, device=device)
+            found.save(folder, rules=every)
+            picture = [str(write_range_test(folder))] if len(found.loss) else []
+    lines = [describe_range_test(found), *([describe_rules(found)] if every and picture else []), *picture]
+    result = {name: getattr(found, name) for name in ("suggestion", "range", "recommended", "reason")}
+    if every:
+        result["rules"] = found.rules if picture else {}
     if target is not None:
         lines.append(apply_lr(*target, found.suggestion, trust=trust))
         result["recipe"] = str(target[0])

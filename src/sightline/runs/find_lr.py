@@ -5,13 +5,14 @@ from __future__ import annotations
 import copy
 import dataclasses
 import logging
+import math
 import tomllib
 from collections.abc import Collection
 from pathlib import Path
 
 import tomlkit
 
-from sightline import distributed
+from sightline import distributed, logs
 from sightline.data import Dataset
 from sightline.errors import InputError
 from sightline.files import write_text
@@ -24,84 +25,105 @@ from sightline.training.trainer import hold_out
 
 log = logging.getLogger(__name__)
 
-SWEEPS = 3  # of a test that decides
+SHARE, MOST = 20, 150  # a search takes at most a twentieth of the training's steps, and never more than 150
+OF_A_SWEEP = 50  # steps: shorter ones overstated the edge by up to four times
 
 
-def range_test(
-    recipe: Recipe,
-    data: Dataset,
-    *,
-    sweeps: int = SWEEPS,
-    trials: bool = True,
-    device: str = "auto",
-) -> RangeTest:
-    """Run the range test with the recipe's model, optimizer, augmentation, loss and precision.
+def allowed_steps(whole: int) -> int:
+    """Return how many steps a search may take before a training of `whole` steps."""
+    return min(MOST, whole // SHARE)
 
-    Each sweep has a seed of its own, counted from the recipe's, for weights and order. trials: whether
-    short trainings along the recipe's schedule follow each sweep; they decide, and cost about five times
-    as much. What the recipe holds out to validate on is left out here too.
+
+def range_test(recipe: Recipe, data: Dataset, *, steps: int | None = None, device: str = "auto") -> RangeTest:
+    """Suggest a learning rate for the recipe's model, optimizer, augmentation, loss and precision.
+
+    What the recipe holds out to validate on is left out here too.
+
+    Args:
+        steps: Of the whole search, all sweeps together; by default 5 % of those of the training, and 150 at
+            most. Up to three sweeps share them, each with a seed of its own for weights and order, counted
+            from the recipe's. Fewer than 50 steps are no search: then the suggestion is the default of the
+            network and the optimizer, and the reason says so.
     """
     training = recipe.training
     kept, _ = hold_out(data.train, training.validation, training.seed)  # (n,) indices
-
-    return find_learning_rate(
-        lambda seed: create_model(recipe.model_function, data, seed=seed, **recipe.model.options),
-        dataclasses.replace(data, train=data.train.take(kept)) if training.validation else data,
-        batch_size=training.batch_size,
-        optimizer=recipe.make_optimizer(),
-        augmentation=recipe.make_augmentation(data.mean.tolist()),
-        mix=recipe.make_mix(),
-        objective=recipe.make_objective(),
-        execution=Execution(training.precision, training.memory_format),
-        device=device,
-        schedule=(lambda lr: recipe.with_lr(lr).make_schedule()[0]) if trials else None,
-        epochs=training.epochs,
-        seeds=range(training.seed, training.seed + sweeps),
-        on_sweep=lambda seed, steps: log.info("range test: sweep with seed %d, %d steps", seed, steps),
-    )
+    whole = training.epochs * math.ceil(len(kept) / training.batch_size)
+    allowed = allowed_steps(whole) if steps is None else steps
+    sweeps = min(3, max(1, allowed // OF_A_SWEEP))
+    each = allowed // sweeps if allowed >= OF_A_SWEEP else 0
+    mine = len(range(distributed.rank(), sweeps, distributed.size()))
+    with logs.stage("learning-rate search", total=each * mine) as progress:
+        found = find_learning_rate(
+            lambda seed: create_model(recipe.model_function, data, seed=seed, **recipe.model.options),
+            dataclasses.replace(data, train=data.train.take(kept)) if training.validation else data,
+            batch_size=training.batch_size,
+            optimizer=recipe.make_optimizer(),
+            augmentation=recipe.make_augmentation(data.mean.tolist()),
+            mix=recipe.make_mix(),
+            objective=recipe.make_objective(),
+            execution=Execution(training.precision, training.memory_format),
+            device=device,
+            steps=each,
+            seeds=range(training.seed, training.seed + sweeps),
+            on_step=progress.advance,
+        )
+    if each:
+        return found
+    few = f"{100 // SHARE} % of its {whole} steps" if steps is None else f"{steps} steps"
+    return dataclasses.replace(found, skipped=f"{few} are too few for a sweep, which takes {OF_A_SWEEP}")
 
 
 def settle_lr(run: Run, data: Dataset, *, device: str = "auto") -> Run:
-    """Run the range test if the recipe wants one and the folder has none; return the run with its lr.
+    """Search the learning rate if the recipe wants it and the folder has none; return the run with its lr.
 
     Where the recipe says "find", the number found takes its place in the folder's `recipe.toml`: a run
-    that is resumed does not search again. A test that only goes into the report has a single sweep.
+    that is resumed does not search again. Where it has a number and says `analysis.range_test`, the search
+    goes into the report alone.
     """
     recipe = run.recipe
     tested = distributed.agreed((run.folder / RANGE_TEST).exists())
     if not recipe.finds_lr and (tested or not recipe.analysis.range_test):
         return run
-    if recipe.finds_lr:
-        found = range_test(recipe, data, device=device)
-    else:
-        found = range_test(recipe, data, sweeps=1, trials=False, device=device)
+    found = range_test(recipe, data, device=device)
     settled = recipe.with_lr(found.suggestion) if recipe.finds_lr else recipe
     if distributed.leads():
-        found.save(run.folder)
-        log.info("range test: %s", describe_range_test(found))
+        used = settled.schedule.get(settled.lr_key)
+        found.save(run.folder, used=used)
         if recipe.finds_lr:
             write_text(run.folder / RECIPE, recipe_toml(settled))
-            log.info("schedule.%s = %g, found by the range test", recipe.lr_key, found.suggestion)
+            log.info("schedule.%s = %s", recipe.lr_key, describe_range_test(found))
+        else:
+            log.info("learning rate %s; the recipe's own is used, %s", describe_range_test(found), used)
     return dataclasses.replace(run, recipe=settled)
 
 
 def describe_range_test(found: RangeTest) -> str:
-    """Return the suggestions as one line, the recommended one first.
+    """Return the suggestion, its range and the reason as one line.
 
     >>> import numpy as np
     >>> lr, losses = np.geomspace(1e-3, 1, 40), np.linspace(2, 1, 40)[None]
     >>> describe_range_test(RangeTest(lr, losses, losses))
-    'slide 0.0289, recommended; steepest 0.00289, valley 0.0242, minimum/10 0.0412'
+    '0.25 (range 0.0029 to 1): a quarter of 1, where the loss is lowest'
     """
-    names = sorted(found.suggestions, key=lambda name: name != found.recommended)
-    parts = [f"{name} {found.suggestions[name]:.3g}" for name in names]
-    if len(found.seeds) > 1:
-        parts = [
-            f"{part} ({found.ranges[name][0]:.3g} to {found.ranges[name][1]:.3g})"
-            for name, part in zip(names, parts, strict=True)
-        ]
-    over = f"; medians of {len(found.seeds)} sweeps" if len(found.seeds) > 1 else ""
-    return f"{parts[0]}, recommended; {', '.join(parts[1:])}{over}"
+    low, high = found.range
+    return f"{found.suggestion:g} (range {low:g} to {high:g}): {found.reason}"
+
+
+def describe_rules(found: RangeTest) -> str:
+    """Return what the four classic rules say, as one line; "" without a sweep.
+
+    >>> import numpy as np
+    >>> lr, losses = np.geomspace(1e-3, 1, 40), np.linspace(2, 1, 40)[None]
+    >>> describe_rules(RangeTest(lr, losses, losses))
+    'classic rules: steepest 0.00289, valley 0.0242, slide 0.0289, minimum/10 0.0412'
+    """
+    if not len(found.loss):
+        return ""
+    parts = [
+        f"{name} {middle:.3g}" + (f" ({low:.3g} to {high:.3g})" if len(found.loss) > 1 else "")
+        for name, (middle, low, high) in found.rules.items()
+    ]
+    return f"classic rules: {', '.join(parts)}"
 
 
 def recipe_file(recipe: str | Path, folder: Path | None = None) -> tuple[Path, str]:

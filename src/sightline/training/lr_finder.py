@@ -1,4 +1,6 @@
-"""Learning-rate range test (Smith 2015, arXiv:1506.01186): raise it step by step, watch the loss.
+"""The learning rate to begin with: by a range test, or the default of network and optimizer.
+
+The range test (Smith 2015, arXiv:1506.01186) raises the learning rate step by step and watches the loss.
 
     test = find_learning_rate(model, data, batch_size=512)
     fit(model, data, schedule=one_cycle(test.suggestion))
@@ -10,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import functools
 import itertools
 import math
 import random
@@ -28,9 +29,8 @@ from sightline.data.loaders import Batch
 from sightline.errors import DivergedError, InputError
 from sightline.models import choose_device, choose_memory_format, choose_precision
 from sightline.training.execution import Execution
-from sightline.training.lr_range_test import TRIMMED_END, RangeTest, climb, debiased_means
-from sightline.training.optimizers import OptimizerFactory, build_optimizer, keep_lr_ratios, set_lr
-from sightline.training.schedules import Progress, Schedule
+from sightline.training.lr_range_test import QUARTER, TENTH, RangeTest, debiased_means
+from sightline.training.optimizers import Muon, OptimizerFactory, build_optimizer, keep_lr_ratios, set_lr
 from sightline.training.train_step import (
     Loss,
     Mix,
@@ -63,27 +63,27 @@ class Copies:
     device: torch.device
     memory_format: torch.memory_format
     step: dict[str, Any]
+    on_step: Callable[[], None] | None
 
-    def losses(
-        self, seed: int, count: int, lr_of: Callable[[int], float], stop: Callable[[np.ndarray], bool]
-    ) -> np.ndarray:
-        """Return the loss of each of `count` steps of a new copy, NaN from where it stopped.
+    def losses(self, seed: int, lrs: np.ndarray, stop: Callable[[np.ndarray], bool]) -> np.ndarray:
+        """Return the loss of a step of a new copy at each of the (n,) `lrs`, NaN from where it stopped.
 
-        lr_of: the learning rate of a step, from 0. stop: whether the losses so far are enough; a loss that
-        is not finite always is.
+        stop: whether the losses so far are enough; a loss that is not finite always is.
         """
-        model, optimizer = self._make(seed)
+        model, optimizer = self.make(seed)
         batches = training_batches(
             self.data.train, self.data, batch_size=self.batch_size, augmentation=self.augmentation,
             seed=seed, device=self.device,
         )  # fmt: skip
-        losses = np.full(count, np.nan)
+        losses = np.full(len(lrs), np.nan)
         with contextlib.closing(_endless(batches)) as stream:
-            for i, (epoch, position, batch) in zip(range(count), stream, strict=False):
-                set_lr(optimizer, lr_of(i), None)
+            for i, (epoch, position, batch) in zip(range(len(lrs)), stream, strict=False):
+                set_lr(optimizer, float(lrs[i]), None)
                 mixed = self.mix(batch.images, mix_generator(seed, epoch, position)) if self.mix else None
                 images = mixed.images if mixed else batch.images
                 loss = float(train_step(model, optimizer, images, batch.labels, mixed=mixed, **self.step)[0])
+                if self.on_step is not None:
+                    self.on_step()
                 if not math.isfinite(loss):
                     break
                 losses[i] = loss
@@ -91,7 +91,7 @@ class Copies:
                     break
         return losses
 
-    def _make(self, seed: int) -> tuple[nn.Module, torch.optim.Optimizer]:
+    def make(self, seed: int) -> tuple[nn.Module, torch.optim.Optimizer]:
         """Return a copy of the model on the device in training mode, with an optimizer of its own."""
         source = self.model if isinstance(self.model, nn.Module) else self.model(seed)
         if isinstance(source, nn.parallel.DistributedDataParallel):
@@ -159,7 +159,37 @@ def random_states_kept(device: torch.device) -> Iterator[None]:
             put(state)
 
 
-_FEWEST = 5  # points that a rule needs after the trimming
+_FEWEST = 6  # points of a sweep, for a rule to have any left after the trimming
+FEWEST_STEPS = 20  # of a sweep
+_ABOVE, _BELOW = 100.0, 100.0  # from where to where a sweep goes, in units of the default
+
+
+_ADAMS = (torch.optim.Adam, torch.optim.AdamW, torch.optim.NAdam, torch.optim.RAdam)
+
+
+def usual_lr(model: nn.Module, optimizer: torch.optim.Optimizer, batch_size: int) -> float | None:
+    """Return the default learning rate of a network and an optimizer, None for an optimizer that has none.
+
+    | optimizer | network | learning rate | source |
+    | --- | --- | --- | --- |
+    | SGD, momentum 0.9 | with batch or group normalisation | 0.4 for 512 images | Page 2018, CIFAR-10 |
+    | SGD, momentum 0.9 | without | 0.01 for 128 images | Krizhevsky 2012, section 5 |
+    | Adam and its kin | any | 0.003 | measured (benchmarks/RESULTS.md) |
+    | Muon | any | 0.02 | Jordan 2024 |
+
+    That of SGD grows with the root of the batch size, and is divided by what momentum multiplies a step with,
+    1 / (1 - momentum). They are maxima, for schedules that rise and fall.
+    """
+    if isinstance(optimizer, Muon):
+        return 0.02
+    if isinstance(optimizer, _ADAMS):
+        return 0.003
+    if not isinstance(optimizer, torch.optim.SGD):
+        return None
+    norms = (nn.modules.batchnorm._NormBase, nn.GroupNorm)
+    normalised = any(isinstance(module, norms) for module in model.modules())
+    lr, images = (0.4, 512) if normalised else (0.01, 128)
+    return lr * math.sqrt(batch_size / images) * (1 - optimizer.param_groups[0]["momentum"]) / 0.1
 
 
 def find_learning_rate(
@@ -173,14 +203,12 @@ def find_learning_rate(
     objective: Objective | Loss | None = None,
     execution: Execution | None = None,
     device: str = "auto",
-    low: float = 1e-5,
-    high: float = 10.0,
+    low: float | None = None,
+    high: float | None = None,
     steps: int = 100,
-    smoothing: float = 0.9,
-    schedule: Callable[[float], Schedule] | None = None,
-    epochs: int = 1,
-    seeds: Sequence[int] = (0, 1, 2),
-    on_sweep: Callable[[int, int], None] | None = None,
+    smoothing: float | None = None,
+    seeds: Sequence[int] = (0,),
+    on_step: Callable[[], None] | None = None,
 ) -> RangeTest:
     """Train a copy of `model` while the learning rate grows from `low` to `high`, once per seed.
 
@@ -197,80 +225,73 @@ def find_learning_rate(
         data: Its training split is trained on.
         batch_size: Images per step.
         optimizer: A function from a model to an optimizer (default `sgd()`), or the optimizer that trains
-            `model`: a copy goes on from its state, and keeps the ratios between the learning lrs of its
+            `model`: a copy goes on from its state, and keeps the ratios between the learning rates of its
             groups.
         augmentation, mix, objective, execution, device: As of `fit`.
-        low, high: First and last learning rate.
-        steps: Of a sweep, and about those of a trial.
-        smoothing: Share of the moving mean that is kept at each step, in [0, 1).
-        schedule: A function from a maximum learning rate to a schedule, such as `one_cycle`. With it each
-            sweep is followed by trials: trainings of about `steps` steps, which stand for `epochs` epochs, at
-            powers of two times a quarter of the sweep's learning rate of lowest loss, until the best is
-            found. They are the better guide and cost five or so sweeps.
-        epochs: Of the training to come.
-        seeds: Of the order of the images, of their augmentation and of dropout.
-        on_sweep: Called with the seed and the number of steps after each sweep.
+        low, high: First and last learning rate; by default a hundredth of the default for the network and
+            the optimizer (`usual_lr`) and a hundred times it, or 1e-5 and 10 where there is none.
+        steps: Of a sweep. 0 for no sweep: the suggestion is the default then.
+        smoothing: Share of the moving mean that is kept at each step, in [0, 1); by default 1 - 10/steps,
+            so that it is one over about a tenth of the sweep, and 0.9 at most.
+        seeds: Of the order of the images, of their augmentation and of dropout; a sweep each.
+        on_step: Called after each step that this process has done.
 
     Raises:
-        InputError: The range, the steps or the seeds cannot be used, or the optimizer is another model's.
-        DivergedError: A sweep ran away before it had left enough of a curve, or all trials did.
+        InputError: The range, the steps or the seeds cannot be used, or the optimizer is another model's, or
+            there is neither a sweep nor a default.
+        DivergedError: A sweep ran away before it had left enough of a curve.
     """
-    if not 0 < low < high or steps < 20 or not seeds or not 0 <= smoothing < 1:
-        raise InputError(
-            f"low={low}, high={high}, steps={steps}, smoothing={smoothing}, {len(seeds)} seeds; "
-            "use 0 < low < high, at least 20 steps, smoothing in [0, 1) and at least one seed"
-        )
     torch_device, execution = choose_device(device), execution or Execution()
     step = {
         "precision": distributed.agreed(choose_precision(execution.precision, torch_device)),
         "objective": objective if isinstance(objective, Objective) else Objective(loss=objective),
     }
     layout = choose_memory_format(execution.memory_format)
-    copies = Copies(model, optimizer, data, batch_size, augmentation, mix, torch_device, layout, step)
-    lrs = np.geomspace(low, high, steps)
-
-    def work(seed: int) -> tuple[np.ndarray, dict[float, float]]:
-        losses = _sweep(copies, lrs, smoothing, seed)
-        if on_sweep is not None:
-            on_sweep(seed, int(np.isfinite(losses).sum()))
-        if schedule is None:
-            return losses, {}
-        lowest = lrs[int(np.nanargmin(debiased_means(losses, smoothing)))]
-        tried = climb(functools.partial(_trial, copies, schedule, steps, epochs, seed), float(lowest / 4))
-        if not np.isfinite(list(tried.values())).any():
-            raise DivergedError(
-                f"training ran away at every learning rate from {min(tried):.3g} to {max(tried):.3g}; "
-                "use precision float32, or another schedule"
-            )
-        return losses, tried
-
+    copies = Copies(
+        model, optimizer, data, batch_size, augmentation, mix, torch_device, layout, step, on_step
+    )
     with random_states_kept(torch_device):
-        found = shared_out(seeds, work)
-    losses = np.stack([sweep for sweep, _ in found])  # (S, n)
+        first = seeds[0] if seeds else 0
+        usual, divisor = distributed.all_do(lambda: _known(*copies.make(first), batch_size))[0]
+        low = (usual / _BELOW if usual else 1e-5) if low is None else low
+        high = (usual * _ABOVE if usual else 10.0) if high is None else high
+        smoothing = max(0.0, min(0.9, 1 - 10 / max(steps, 1))) if smoothing is None else smoothing
+        _check_range(low, high, steps, smoothing, seeds, usual)
+        if not steps:
+            none = np.empty((0, 0))
+            return RangeTest(np.empty(0), none, none, (), usual, divisor, "no sweep was wanted")
+        lrs = np.geomspace(low, high, steps)
+        losses = np.stack(shared_out(seeds, lambda seed: _sweep(copies, lrs, smoothing, seed)))  # (S, n)
     smoothed = np.stack([debiased_means(row, smoothing) for row in losses])
-    trials = () if schedule is None else tuple(tried for _, tried in found)
-    return RangeTest(lrs, losses, smoothed, tuple(int(seed) for seed in seeds), trials)
+    return RangeTest(lrs, losses, smoothed, tuple(int(seed) for seed in seeds), usual, divisor)
+
+
+def _known(model: nn.Module, optimizer: torch.optim.Optimizer, batch_size: int) -> tuple[float | None, float]:
+    """Return the default, and what the edge of a sweep is to be divided by."""
+    divisor = TENTH if isinstance(optimizer, _ADAMS) else QUARTER
+    return usual_lr(model, optimizer, batch_size), divisor
+
+
+def _check_range(
+    low: float, high: float, steps: int, smoothing: float, seeds: Sequence[int], usual: float | None
+) -> None:
+    if not 0 < low < high or 0 < steps < FEWEST_STEPS or steps < 0 or not seeds or not 0 <= smoothing < 1:
+        raise InputError(
+            f"low={low:g}, high={high:g}, steps={steps}, smoothing={smoothing:g}, {len(seeds)} seeds; use "
+            f"0 < low < high, at least {FEWEST_STEPS} steps, smoothing in [0, 1) and at least one seed"
+        )
+    if not steps and usual is None:
+        raise InputError(
+            f"this optimizer has no default learning rate; search with at least {FEWEST_STEPS} steps"
+        )
 
 
 def _sweep(copies: Copies, lrs: np.ndarray, smoothing: float, seed: int) -> np.ndarray:
     """Return the (n,) losses while the learning rate grows; NaN from where the sweep stopped."""
     floor = math.log(copies.data.num_classes)
-    losses = copies.losses(
-        seed, len(lrs), lambda i: float(lrs[i]), lambda found: _ran_away(found, smoothing, floor=floor)
-    )
+    losses = copies.losses(seed, lrs, lambda found: _ran_away(found, smoothing, floor=floor))
     _check_sweep(losses, lrs)
     return losses
-
-
-def _trial(
-    copies: Copies, schedule: Callable[[float], Schedule], steps: int, epochs: int, seed: int, lr: float
-) -> float:
-    """Return the loss at the end of about `steps` steps along the schedule of `epochs` epochs to `lr`."""
-    per_epoch = max(1, steps // epochs)
-    count, lr_at = per_epoch * epochs, schedule(lr)
-    losses = copies.losses(seed, count, lambda i: lr_at(Progress(i, per_epoch, epochs)), lambda found: False)
-    end = losses[-max(5, count // 10) :].mean()
-    return float(end) if math.isfinite(end) else math.inf
 
 
 def _ran_away(losses: np.ndarray, smoothing: float, *, floor: float) -> bool:
@@ -281,7 +302,7 @@ def _ran_away(losses: np.ndarray, smoothing: float, *, floor: float) -> bool:
 
 def _check_sweep(losses: np.ndarray, lrs: np.ndarray) -> None:
     done = int(np.isfinite(losses).sum())
-    if done - len(lrs) // 10 - TRIMMED_END < _FEWEST:
+    if done < len(lrs) // 10 + _FEWEST:
         raise DivergedError(
             f"the loss ran away after {done} of {len(lrs)} steps, at learning rate "
             f"{lrs[min(done, len(lrs) - 1)]:.3g}; lower the start of the range (low={lrs[0]:.3g})"

@@ -119,10 +119,11 @@ class AnalysisSection(Section):
     """What the analysis shows. layer: "" is the deepest of at least 5x5; layers: further ones to explain.
 
     method: a name of `attribution.METHODS`, or "auto" for the most faithful of those compared. compare: the
-    methods to compare on `compare_images` test images, 0 for none. range_test: whether to run the
-    learning-rate range test before training. audit: whether to audit the run. tta: test-time augmentation, a
-    name of `predictions.TTA`, whose mean gives a second accuracy next to the plain one. sections: functions
-    that add sections to the page, each from its data to a `report.Section`.
+    methods to compare on `compare_images` test images, 0 for none. range_test: whether to search the
+    learning rate before training, for the page alone where the schedule has a number. audit: whether to audit
+    the run. tta: test-time augmentation, a name of `predictions.TTA`, whose mean gives a second accuracy next
+    to the plain one. sections: functions that add sections to the page, each from its data to a
+    `report.Section`.
     """
 
     mistakes: CountOrZero = 20

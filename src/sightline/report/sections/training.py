@@ -20,7 +20,7 @@ _RANGE_TEST = Heading("Learning-rate range test", "range-test", _GROUP, terms=("
 _STYLES = {"train": "muted", "validation": "dashed", "test": "accent"}
 _NAMES = {"train": "training", "validation": "validation", "test": "test"}
 _POINTS = 200  # of a curve: as many as can be told apart
-_RULES = {
+_RULES = {  # "trials" is in the files of earlier versions
     "trials": "half of the best learning rate of short trainings along the schedule",
     "steepest": "where the loss falls fastest",
     "valley": "the middle of the longest fall",
@@ -117,26 +117,48 @@ def _thinned(steps: np.ndarray, peak: np.intp) -> np.ndarray:
     return np.union1d(even, [int(peak)])
 
 
+_FAR = 3.0  # times apart: two learning rates of which the page says why
+
+
 def range_test_section(run: RunData) -> Section | None:
-    if run.range_test is None:
-        return None
     card = run.range_card
     suggestions, chosen, sweeps = card.get("suggestions", {}), card.get("recommended"), _sweeps(card)
-    lead = (
+    lead = [] if run.range_test is None else [
         "A copy of the model was trained while the learning rate grew from step to step. Where the loss "
         "falls, the learning rate is useful; where the loss turns up, it is too large."
-    )
+    ]  # fmt: skip
     if chosen in suggestions:
-        lead += f" The recommended learning rate is {learning_rate(suggestions[chosen])}"
-        if sweeps > 1:
+        said = f"The suggested learning rate is {learning_rate(suggestions[chosen])}"
+        if chosen in card.get("ranges", {}):
             low, high = (learning_rate(limit) for limit in card["ranges"][chosen])
-            lead += f", the median of {plural(sweeps, 'sweep')}, which range from {low} to {high}"
-        lead += "."
-    diagram = _range_test(run.range_test, card)
+            over = f", the median of {plural(sweeps, 'sweep')}" if chosen in _RULES else ""
+            said += f"{over}, in a range from {low} to {high}"
+        lead.append(f"{said}: {card['reason']}." if card.get("reason") else f"{said}.")
+        if used := card.get("used"):
+            lead.append(_used(float(used), float(suggestions[chosen])))
+    if not lead:
+        return None
+    diagram = None if run.range_test is None else _range_test(run.range_test, card)
     blocks: list[Block] = [] if diagram is None else [diagram]
-    if suggestions:
+    if len(suggestions) > 1:
         blocks.append(_suggested(card))
-    return Section(_RANGE_TEST, lead, tuple(blocks))
+    return Section(_RANGE_TEST, " ".join(lead), tuple(blocks))
+
+
+def _used(used: float, suggested: float) -> str:
+    """Say which of the two the training took, and why they may differ where they are far apart."""
+    if used == suggested:
+        return "The training used it."
+    said = f"The training used the recipe's own learning rate, {learning_rate(used)}."
+    times = max(used / suggested, suggested / used)
+    if times <= _FAR:
+        return said
+    return (
+        f"{said} The two differ {times:.1f} times. The suggestion knows the network, the optimizer and the "
+        "batch size, and sees the first steps alone; what else a learning rate depends on, such as the "
+        "number of epochs, its rise and decay, weight decay, augmentation and weight averaging, is in the "
+        "recipe's own. Which one is better only two trainings can say."
+    )
 
 
 def _range_test(table: pd.DataFrame, card: dict[str, Any]) -> Diagram | None:
