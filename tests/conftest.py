@@ -7,6 +7,8 @@ import shutil
 
 import pytest
 
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a test that asked a hub would wait for it
+
 # Collecting it would put its folder on the path, as if it were installed for all tests.
 collect_ignore = ["plugin"]
 
@@ -32,3 +34,23 @@ def browser():
         chromium = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
         yield chromium
         chromium.close()
+
+
+@pytest.fixture(scope="session")
+def torchvision():
+    """The package; where it is built for another torch, with the operators declared that it misses then."""
+    import importlib.util
+
+    import torch
+
+    if importlib.util.find_spec("torchvision") is None:
+        without("torchvision is not installed")
+    try:
+        return importlib.import_module("torchvision")
+    except RuntimeError:
+        library = torch.library.Library("torchvision", "FRAGMENT")
+        for name in ("nms", "qnms"):
+            library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        module = importlib.import_module("torchvision")
+        module._kept_by_tests = library  # the operators live as long as it does
+        return module

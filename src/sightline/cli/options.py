@@ -53,6 +53,8 @@ trust = click.option(
 recipe = together(
     click.option("--data", help="Data set: a name, an image folder or an .npz file."),
     data_dir,
+    click.option("--model", help="Network: a name, timm/NAME, torchvision/NAME, hf/NAME, module:function."),
+    click.option("--weights", type=PATH, help="Weights to start from: safetensors, or a state dict."),
     click.option("--epochs", type=click.IntRange(min=1), help="Epochs, in place of the recipe's."),
     click.option("--seed", type=click.IntRange(min=0), help="Seed, in place of the recipe's."),
     click.option("--fixes", type=PATH, help="Decisions from a report: relabel and drop images by them."),
@@ -71,6 +73,8 @@ _PLACES = {
     "fixes": "data.fixes",
     "data": "data.name",
     "data_dir": "data.dir",
+    "model": "model.name",
+    "weights": "model.weights",
     "epochs": "training.epochs",
     "seed": "training.seed",
 }

@@ -1,3 +1,5 @@
+from .backbones import Backbone as Backbone
+from .backbones import InputSpec as InputSpec
 from .device import autocast as autocast
 from .device import choose_device as choose_device
 from .device import choose_memory_format as choose_memory_format
@@ -13,9 +15,12 @@ from .registry import create_model as create_model
 from .registry import load_model as load_model
 from .registry import save_model as save_model
 from .registry import summarize as summarize
+from .weights import load_weights as load_weights
 
 __all__ = [
     "MODELS",
+    "Backbone",
+    "InputSpec",
     "Normalize",
     "autocast",
     "choose_device",
@@ -27,6 +32,7 @@ __all__ = [
     "find_layer",
     "keep_freed_memory",
     "load_model",
+    "load_weights",
     "save_model",
     "summarize",
     "to_float",

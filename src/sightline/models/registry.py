@@ -15,15 +15,31 @@ import torchinfo
 from torch import nn
 
 from sightline.data import Dataset
-from sightline.errors import DamagedFileError, InputError, InputTypeError, NotFoundError, SightlineError
+from sightline.errors import (
+    DamagedFileError,
+    InputError,
+    InputTypeError,
+    MissingExtraError,
+    NotFoundError,
+    SightlineError,
+)
 from sightline.extensions import resolve, spelled
 from sightline.files import check_regular, read_json, write_atomic, write_json
+from sightline.models.backbones import (
+    LITE0,
+    Backbone,
+    backbone_function,
+    card_problem,
+    is_backbone,
+    make_backbone,
+)
 from sightline.models.custom_resnet import custom_resnet
 from sightline.models.device import device_of, evaluating
 from sightline.models.layers import Normalize
 from sightline.models.resnet import resnet18, resnet34
 from sightline.models.speednet import speednet
-from sightline.signatures import checked_options
+from sightline.models.weights import load_weights, state_problem
+from sightline.signatures import checked_options, takes
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "resnet18": resnet18,
@@ -41,6 +57,8 @@ def create_model(
     data: Dataset,
     *,
     seed: int = 0,
+    weights: str | Path | None = None,
+    pretrained: bool = True,
     trust: Collection[str] | None = None,
     **options: Any,
 ) -> nn.Module:
@@ -53,24 +71,51 @@ def create_model(
         model: A name of :data:`MODELS`, of a plugin, "package.module:function", or a function
             `(num_classes, normalize, **options)`. It returns a `torch.nn.Module` that takes images
             (B, 3, H, W) in [0, 1], applies `normalize` to them first and returns logits (B, num_classes).
+            Or a backbone with a new head and statistics of its own: "efficientnet_lite0", "timm/NAME",
+            "torchvision/NAME", "hf/NAME" or "hf/FOLDER".
         data: Gives the number of classes, the statistics of the channels and the training images.
         seed: Of the initial weights.
+        weights: A file of weights to start from; see `load_weights`.
+        pretrained: Whether a backbone starts from its library's weights, where there is no file. A function
+            of yours with an argument of that name is given False then, and when a saved model is opened.
         trust: Modules that may be imported for a name that stands in a file; None for a name of your own.
         **options: Further arguments of the function, checked by its annotations.
 
     Raises:
-        InputError: An unknown name, a function of other arguments, or an option that does not fit.
+        InputError: An unknown name, a function of other arguments, an option that does not fit, or weights
+            that cannot be had.
+        MissingExtraError: The backbone's package is not installed.
         InputTypeError: The function returns something else than a Module.
         UntrustedError: The name would import a module that is not in `trust`.
     """
-    function = resolve("model", model, MODELS, trust=trust)
+    function = find_model(model, trust=trust)
+    if takes(function, "pretrained") and (weights or not pretrained):
+        options = {**options, "pretrained": False}
+    normalize = Normalize() if is_backbone(model) else Normalize(data.mean.tolist(), data.std.tolist())
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        made = _build(function, data.num_classes, Normalize(data.mean.tolist(), data.std.tolist()), options)
+        made = _build(function, data.num_classes, normalize, options)
+    if weights:
+        load_weights(made, weights)
     whiten = getattr(made, "whiten", None)
-    if whiten is not None:
+    if whiten is not None and not weights:
         whiten(data.train.images)
     return made
+
+
+def find_model(
+    model: str | Callable[..., nn.Module], *, trust: Collection[str] | None = None
+) -> Callable[..., nn.Module]:
+    """Return the function of a model: one of the package's own, a backbone's, a plugin's or a user's.
+
+    Raises:
+        InputError: Nothing is called so.
+        UntrustedError: The name would import a module that is not in `trust`.
+    """
+    if isinstance(model, str) and is_backbone(model):
+        return backbone_function(model)
+    known: dict[str, Callable[..., nn.Module]] = {**MODELS, LITE0: backbone_function(LITE0)}
+    return resolve("model", model, known, trust=trust)
 
 
 def check_options(
@@ -149,6 +194,8 @@ def save_model(
         "parameters": sum(p.numel() for p in model.parameters()),
         "summary": summarize(model, data.image_size),
     }
+    if isinstance(model, Backbone) and is_backbone(card["name"]):
+        card["backbone"] = model.card
     for option, value in options.items():
         try:
             json.dumps(value, allow_nan=False)
@@ -182,11 +229,18 @@ def load_model(folder: Path, *, trust: Collection[str] | None = ()) -> tuple[nn.
     if problem := _card_problem(card):
         raise DamagedFileError(f"{card_path} is not a model's card: {problem}; train again or resume the run")
     try:
-        function = resolve("model", card["name"], MODELS, trust=trust)
+        function = find_model(card["name"], trust=trust)
     except InputError as error:
         raise InputError(f"{card_path}: {error}, or install the package that adds it") from None
+    count, options = len(card["class_names"]), card["options"]
     try:
-        model = _build(function, len(card["class_names"]), Normalize(), card["options"])
+        if is_backbone(card["name"]):
+            model: nn.Module = make_backbone(card["name"], count, options=options, card=card["backbone"])
+        else:  # nothing is downloaded for weights that the file has
+            known = {"pretrained": False} if takes(function, "pretrained") else {}
+            model = _build(function, count, Normalize(), options | known)
+    except MissingExtraError as error:
+        raise MissingExtraError(f"{card_path} needs a package: {error}") from None
     except SightlineError as error:
         raise DamagedFileError(f"{card_path} names a model that cannot be made: {error}") from None
     try:
@@ -221,19 +275,7 @@ def _card_problem(card: Mapping[str, Any]) -> str | None:
         return f"options is {card.get('options')!r}, no table"
     if type(card.get("epoch")) is not int:
         return f"epoch is {card.get('epoch')!r}, no number"
-    return None
-
-
-def state_problem(found: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor]) -> str | None:
-    """Say in which tensor two states of a model differ first, None where they have the same ones."""
-    for name in [*wanted, *found]:
-        if name not in found:
-            return f"it lacks the tensor {name!r}"
-        if name not in wanted:
-            return f"it has a tensor {name!r}, which this model does not have"
-        if found[name].shape != wanted[name].shape:
-            return f"its tensor {name!r} is {tuple(found[name].shape)} and not {tuple(wanted[name].shape)}"
-    return None
+    return card_problem(card.get("backbone")) if is_backbone(name) else None
 
 
 def summarize(model: nn.Module, image_size: Sequence[int], *, batch_size: int = 1) -> str:

@@ -16,9 +16,8 @@ from sightline import distributed, logs
 from sightline.data import Dataset
 from sightline.errors import InputError
 from sightline.files import write_text
-from sightline.models import create_model
 from sightline.runs.artifacts import RANGE_TEST, RECIPE
-from sightline.runs.run_folder import Run
+from sightline.runs.run_folder import Run, new_model
 from sightline.training import RECIPES, Execution, RangeTest, Recipe, find_learning_rate, recipe_toml
 from sightline.training.recipe_io import parse_recipe
 from sightline.training.trainer import hold_out
@@ -54,7 +53,7 @@ def range_test(recipe: Recipe, data: Dataset, *, steps: int | None = None, devic
     mine = len(range(distributed.rank(), sweeps, distributed.size()))
     with logs.stage("learning-rate search", total=each * mine) as progress:
         found = find_learning_rate(
-            lambda seed: create_model(recipe.model_function, data, seed=seed, **recipe.model.options),
+            lambda seed: new_model(recipe, data, seed=seed),
             dataclasses.replace(data, train=data.train.take(kept)) if training.validation else data,
             batch_size=training.batch_size,
             optimizer=recipe.make_optimizer(),

@@ -25,6 +25,7 @@ from sightline.data import DATASETS, Dataset, describe, preview_augmentation
 from sightline.errors import InputError, UntrustedError
 from sightline.files import sweep, write_json, write_text
 from sightline.models import choose_device, choose_precision, load_model, save_model
+from sightline.models.backbones import backbone_input, is_backbone
 from sightline.predictions import Predictions, TtaPredictions, accuracy, write_predictions
 from sightline.predictions.inference import predict_tta_shared
 from sightline.report import write_report
@@ -121,7 +122,7 @@ def _checked(recipe: str | Path | Recipe, changes: Sequence[str], trust: Sequenc
 
 def _start(recipe: Recipe, out: str | Path | None, device: str) -> Run:
     torch_device = choose_device(device)
-    resolved = recipe.model_copy(update={"data": recipe.data.model_copy(update=_absolute(recipe))})
+    resolved = _as_backbone_wants(_absolute(recipe))
     data = recipe_data(resolved)
     preview_augmentation(data, resolved.make_augmentation(data.mean.tolist()), [0])
     check_methods(resolved)
@@ -317,15 +318,34 @@ def _execution(recipe: Recipe, model: nn.Module, data: Dataset, torch_device: to
     )
 
 
-def _absolute(recipe: Recipe) -> dict[str, str]:
-    """Paths of the data section from the root of the disk: a run can be repeated from anywhere."""
-    section = recipe.data
+def _absolute(recipe: Recipe) -> Recipe:
+    """The recipe with its paths from the root of the disk: a run can be repeated from anywhere."""
+    section, model = recipe.data, recipe.model
     absolute = {"dir": str(Path(section.dir).absolute())} if section.dir else {}
     if section.fixes:
         absolute["fixes"] = str(Path(section.fixes).absolute())
     if Path(section.name).exists() and section.name not in DATASETS:
         absolute["name"] = str(Path(section.name).absolute())
-    return absolute
+    named = {"weights": str(Path(model.weights).absolute())} if model.weights else {}
+    folder = Path(model.name.removeprefix("hf/"))
+    if model.name.startswith("hf/") and folder.is_dir():
+        named["name"] = f"hf/{folder.absolute()}"
+    updated = {"data": section.model_copy(update=absolute), "model": model.model_copy(update=named)}
+    return recipe.model_copy(update=updated)
+
+
+def _as_backbone_wants(recipe: Recipe) -> Recipe:
+    """The recipe with a backbone's size and interpolation, for pictures in files and no size of their own."""
+    section, model = recipe.data, recipe.model
+    files = Path(section.name).exists() and Path(section.name).suffix != ".npz"
+    if section.image_size or not is_backbone(model.name) or not files or section.name in DATASETS:
+        return recipe
+    spec = backbone_input(model.name, model.options)
+    height, width = spec.size
+    size = height if height == width else (height, width)
+    kind = "bilinear" if spec.interpolation == "bilinear" else "bicubic"
+    wanted = {"image_size": size, "interpolation": kind}
+    return recipe.model_copy(update={"data": section.model_copy(update=wanted)})
 
 
 def _describe_data(data: Dataset) -> str:

@@ -311,7 +311,21 @@ def recipe_data(recipe: Recipe) -> Dataset:
 
 def recipe_model(recipe: Recipe, data: Dataset) -> nn.Module:
     """Make the untrained model that the recipe names."""
-    return create_model(recipe.model_function, data, seed=recipe.training.seed, **recipe.model.options)
+    return new_model(recipe, data, seed=recipe.training.seed)
+
+
+def new_model(recipe: Recipe, data: Dataset, *, seed: int) -> nn.Module:
+    """Make the model that the recipe names; what of it starts at random is drawn by `seed`."""
+    model = recipe.model
+    return create_model(
+        model.name,
+        data,
+        seed=seed,
+        weights=model.weights or None,
+        pretrained=model.pretrained,
+        trust=recipe.trust(model.name),
+        **model.options,
+    )
 
 
 def fit_options(recipe: Recipe, data: Dataset, *, choosing: bool = True) -> dict[str, Any]:

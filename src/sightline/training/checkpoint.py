@@ -13,7 +13,7 @@ import torch
 from sightline import distributed
 from sightline.errors import DamagedFileError, InputTypeError, NotFoundError, SightlineError
 from sightline.files import check_regular, write_atomic
-from sightline.models.registry import state_problem
+from sightline.models.weights import state_problem
 from sightline.training.callbacks import Callback
 
 if TYPE_CHECKING:

@@ -21,7 +21,8 @@ from sightline.data.image_files import Interpolation, Resize
 from sightline.errors import InputError, InputTypeError, UntrustedError, nearest
 from sightline.extensions import plugins, resolve
 from sightline.models import MODELS
-from sightline.models.registry import check_options
+from sightline.models.backbones import LITE0, backbone_function, is_backbone
+from sightline.models.registry import check_options, find_model
 from sightline.predictions import METRICS, TTA, Predictions
 from sightline.signatures import (
     BelowOne,
@@ -89,9 +90,16 @@ class DataSection(Section):
 
 
 class ModelSection(Section):
-    """Which network. options: keyword arguments of its function."""
+    """Which network.
+
+    weights: a file to start from. pretrained: whether a backbone (efficientnet_lite0, timm/NAME,
+    torchvision/NAME, hf/NAME) starts from its library's weights, where there is no file. options: keyword
+    arguments of its function.
+    """
 
     name: Text = "resnet18"
+    weights: Text = ""
+    pretrained: bool = True
     options: dict[str, Any] = Field(default={})
 
 
@@ -299,7 +307,9 @@ class Recipe(Section):
     @property
     def model_function(self) -> Callable[..., nn.Module]:
         """The function of the section `model`."""
-        return self._function("model", self.model.name, MODELS)
+        if is_backbone(self.model.name):
+            return find_model(self.model.name)
+        return self._function("model", self.model.name, {**MODELS, LITE0: backbone_function(LITE0)})
 
     @property
     def tta_function(self) -> Any:
