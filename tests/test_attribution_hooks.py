@@ -144,6 +144,8 @@ def test_a_frozen_model_gives_the_same_maps():
 
 def test_the_weights_that_autocast_caches_serve_the_callers_training_as_before():
     model, images = seeded(Staged), pictures()
+    if tuple(map(int, torch.__version__.split(".")[:2])) < (2, 9):
+        pytest.skip("here the cache itself mixes both modes up, whoever trains")
     with torch.autocast("cpu", torch.bfloat16):
         with torch.inference_mode():
             model(images)
