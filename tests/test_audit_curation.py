@@ -8,6 +8,7 @@ import struct
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from sightline.audit import Decision, Decisions, apply_decisions, read_decisions, write_decisions
 from sightline.data import Dataset, Split, describe, fingerprint, load_data
@@ -47,7 +48,7 @@ def test_decisions_come_back_as_they_were_written(tmp_path):
     write_decisions(path, decisions)
     assert read_decisions(path) == decisions
     content = json.loads(path.read_text(encoding="utf-8"))
-    assert (content["format"], content["version"]) == ("sightline-fixes", 1)
+    assert (content["format"], content["version"]) == ("sightline-fixes", 2)
     assert content["decisions"][0] == {
         "split": "train", "index": 3, "action": "relabel", "label": "cat", "note": "“schwarz”",
     }  # fmt: skip
@@ -155,7 +156,7 @@ def test_a_file_that_is_no_such_file_is_one_clear_line(tmp_path):
         (None, "is missing; export it from the report"),
         ("{", "is damaged .Invalid JSON: EOF while parsing"),
         ("[]", "is damaged .Input should be an object"),
-        (json.dumps(good | {"version": 2}), "is of version 2; this Sightline reads version 1"),
+        (json.dumps(good | {"version": 3}), "is of version 3; this Sightline reads versions 1 to 2"),
         (json.dumps({k: v for k, v in good.items() if k != "data"}), r"is damaged \(data: Field required\)"),
         (
             json.dumps(good | {"decisions": [{"index": 1}]}),
@@ -173,3 +174,55 @@ def test_a_file_that_is_no_such_file_is_one_clear_line(tmp_path):
         with pytest.raises(SightlineError, match=message) as caught:
             read_decisions(path)
         assert "\n" not in str(caught.value)
+
+
+def named(data: Dataset, split: str, index: int, action: str, label: str = "") -> Decision:
+    files = getattr(data, split).files
+    return Decision(split, index, action, label, "", files["path"][index], files["hash"][index])
+
+
+def grown(tmp_path, *, seed: int) -> Dataset:
+    for number in range(20):
+        folder = tmp_path / ("cat" if number % 2 else "dog")
+        folder.mkdir(exist_ok=True)
+        Image.new("RGB", (4, 4), (number, 9, 9)).save(folder / f"{number}.png")
+    return load_data(tmp_path, seed=seed)
+
+
+def test_decisions_find_their_pictures_in_a_folder_that_grew(tmp_path):
+    data = grown(tmp_path, seed=0)
+    decisions = Decisions(
+        fingerprint(data),
+        (
+            named(data, "train", 0, "relabel", "dog"),
+            named(data, "train", 9, "drop"),
+            named(data, "test", 1, "drop"),
+            named(data, "train", 2, "drop"),
+            named(data, "train", 3, "drop"),
+        ),
+    )
+    write_decisions(tmp_path / "fixes.json", decisions)
+    read = read_decisions(tmp_path / "fixes.json")
+    assert read == decisions
+    paths = [one.path for one in decisions.decisions]
+    (tmp_path / paths[1]).rename(tmp_path / "cat" / "renamed.png")  # found by its content
+    (tmp_path / paths[3]).unlink()
+    Image.new("RGB", (4, 4), (200, 9, 9)).save(tmp_path / paths[4])  # another picture under its name
+    for number in range(100, 110):
+        Image.new("RGB", (4, 4), (number, 9, 9)).save(tmp_path / "cat" / f"{number}.png")
+    now = load_data(tmp_path, seed=5)  # another split
+    corrected = apply_decisions(now, read)
+    assert corrected.notes == (
+        "the data has changed since the decisions were made: 3 of 5 fit",
+        f"decision not applied: {paths[3]} (drop): there is no such picture",
+        f"decision not applied: {paths[4]} (drop): the picture has changed",
+    )
+    kept = {}
+    for split in (corrected.train, corrected.test):
+        kept |= dict(zip(split.files["path"], split.labels.tolist(), strict=True))
+    assert len(kept) == len(now.train) + len(now.test) - 2
+    assert kept[paths[0]] == corrected.class_names.index("dog")
+    assert not {"cat/renamed.png", paths[2]} & set(kept)
+    assert describe(corrected)["notes"] == list(corrected.notes)
+    with pytest.raises(SightlineError, match="none of the 5 decisions fits 'shapes'"):
+        apply_decisions(load_data("shapes", limit=20), read)

@@ -46,8 +46,11 @@ def test_an_audit_comes_back_as_it_was_written(audit, written):
     np.testing.assert_array_equal(again.neighbors.rows, audit.neighbors.rows)
     np.testing.assert_array_equal(again.neighbors.indices, audit.neighbors.indices)
     np.testing.assert_allclose(again.neighbors.similarity, audit.neighbors.similarity, atol=1e-3)
-    assert tuple(again.test.columns) == TEST_COLUMNS
-    assert tuple(again.train.columns) == TRAIN_COLUMNS
+    assert tuple(again.test.columns) == (*TEST_COLUMNS, "path", "hash")
+    assert tuple(again.train.columns) == (*TRAIN_COLUMNS, "path", "hash")
+    bare = again.test.drop(columns=["path", "hash"])  # as an earlier version wrote it
+    bare.to_parquet(written / "audit_test.parquet", index=False)
+    pd.testing.assert_frame_equal(read_audit(written).test, bare)
 
 
 def test_the_file_is_plain_json_with_its_schema_first(audit, written):

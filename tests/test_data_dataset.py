@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
 import pytest
 
@@ -53,3 +55,15 @@ def test_a_class_name_that_cannot_serve_is_an_error(names, problem):
     split = Split(np.zeros((2, 4, 4, 3), np.uint8), np.arange(2))
     with pytest.raises(InputError, match=f"class 1 of data set 'd' has the name .*{problem}"):
         Dataset("d", names, split, split)
+
+
+def test_an_image_keeps_its_path_and_hash_wherever_it_goes():
+    images = np.arange(4 * 12, dtype=np.uint8).reshape(4, 2, 2, 3)
+    split = Split(images, np.array([0, 1, 0, 1]))
+    hashes = [hashlib.blake2b(image.tobytes(), digest_size=8).hexdigest() for image in images]
+    assert split.files["hash"].tolist() == hashes
+    part = split.take(np.array([3, 1]))
+    assert part.files.to_numpy().tolist() == [["00003", hashes[3]], ["00001", hashes[1]]]
+    data = Dataset("d", ("a", "b"), train=split, test=part)
+    assert data.train.files["path"].tolist() == [f"train/0000{k}" for k in range(4)]
+    assert data.test.files["path"].tolist() == ["test/00003", "test/00001"]

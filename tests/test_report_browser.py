@@ -438,7 +438,7 @@ def test_decisions_travel_out_and_back_as_the_file_says(visit, run, table, tmp_p
     card = json.loads((run / "data.json").read_text(encoding="utf-8"))["fingerprint"]
     labels = pd.read_parquet(run / "audit_train.parquet")
     assert {key: fixes[key] for key in ("format", "version", "data")} == {
-        **{"format": "sightline-fixes", "version": 1, "data": card}
+        **{"format": "sightline-fixes", "version": 2, "data": card}
     }
     assert (
         card["labels_sha256"]["test"] == hashlib.sha256(table["label"].to_numpy("<i8").tobytes()).hexdigest()

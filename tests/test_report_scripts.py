@@ -335,7 +335,7 @@ def test_decisions_are_made_changed_and_taken_back(run):
     file, changes, gone = found
     assert (changes, gone) == (5, None)
     assert {key: file[key] for key in ("format", "version", "data")} == {
-        **{"format": "sightline-fixes", "version": 1, "data": DATA}
+        **{"format": "sightline-fixes", "version": 2, "data": DATA}
     }
     assert file["decisions"] == [
         {"split": "test", "index": 1, "action": "keep", "note": ""},
@@ -374,11 +374,11 @@ KEEP = {"split": "test", "index": 1, "action": "keep"}
     [
         ("", "not JSON"),
         ("{", "not JSON"),
-        *((text, "not a fixes.json of version 1") for text in ("[]", "null", "7", '"text"', "{}", "[null]")),
-        ('{"decisions":[null]}', "not a fixes.json of version 1"),
-        (fixes(format="other"), "not a fixes.json of version 1"),
-        (fixes(version="1"), "not a fixes.json of version 1"),
-        (fixes(version=2), "not a fixes.json of version 1"),
+        *((text, "not a fixes.json of version 2") for text in ("[]", "null", "7", '"text"', "{}", "[null]")),
+        ('{"decisions":[null]}', "not a fixes.json of version 2"),
+        (fixes(format="other"), "not a fixes.json of version 2"),
+        (fixes(version="1"), "not a fixes.json of version 2"),
+        (fixes(version=3), "not a fixes.json of version 2"),
         *((fixes(decisions=wrong), "not a fixes.json") for wrong in (None, {}, "x", 3)),
         *((fixes(KEEP, data=wrong), "about other data") for wrong in (None, [], {}, {"labels_sha256": 3})),
         (fixes(KEEP, data=DATA | {"labels_sha256": {"train": "t" * 64, "test": "x"}}), "about other data"),

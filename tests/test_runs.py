@@ -295,3 +295,11 @@ def test_findings_on_planted_truth_by_hand():
     assert values == [f"{planted} of {planted}", "100.0 %", "100.0 %", "100.0 %", "100.0 %"]
     assert found[1].expected == "0.0 % without the mark"
     assert found[2].expected == f"{100 * 25 / 1024:.1f} % if heat were spread evenly"
+
+
+def test_the_table_of_predictions_names_its_pictures(run):
+    data = run.data()
+    table = run.predictions.to_frame()
+    pd.testing.assert_frame_equal(table[["path", "hash"]].astype(str), data.test.files.astype(str))
+    first = rank_mistakes(run.predictions, limit=1).iloc[0]
+    assert first["path"] == data.test.metadata["path"][first["index"]]

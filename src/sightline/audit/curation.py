@@ -1,7 +1,9 @@
 """What a reader decided about single images: relabel, keep or drop; and a data set with that done.
 
 The file `fixes.json` is exported by the report and read by `sightline run RECIPE --fixes fixes.json`. It
-carries the fingerprint of the data it was made about and is refused for any other.
+carries the fingerprint of the data it was made about. In data that has changed since, each picture is looked
+for by its path and the hash of its content: what is found is decided as before, the rest is listed. A file of
+version 1 has no paths, and is refused for any other data.
 """
 
 from __future__ import annotations
@@ -23,7 +25,8 @@ from sightline.data import Dataset, PlantedTruth, Split, fingerprint
 from sightline.errors import DamagedFileError, InputError, NotFoundError, nearest
 from sightline.files import check_regular, write_text
 
-FORMAT, VERSION = "sightline-fixes", 1
+FORMAT, VERSION = "sightline-fixes", 2
+_LISTED = 50  # decisions without a picture that are listed one by one
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,8 @@ class Decision:
         action: "relabel" (to the class named `label`), "keep" (somebody looked, and it is right) or "drop".
         label: The class's name, for "relabel" alone.
         note: Anything.
+        path: Of the picture, as `Split.files` has it; "" where it is not known.
+        hash: Of its content, or "".
     """
 
     split: str
@@ -43,6 +48,8 @@ class Decision:
     action: str
     label: str = ""
     note: str = ""
+    path: str = ""
+    hash: str = ""
 
 
 @dataclass(frozen=True)
@@ -79,8 +86,9 @@ class Decisions:
 
 def write_decisions(path: Path, decisions: Decisions) -> None:
     """Write `fixes.json`, whole or not at all."""
+    optional = ("label", "path", "hash")
     rows = [
-        {name: value for name, value in dataclasses.asdict(d).items() if name != "label" or value}
+        {name: value for name, value in dataclasses.asdict(d).items() if name not in optional or value}
         for d in decisions.decisions
     ]
     content = {"format": FORMAT, "version": VERSION, "data": dict(decisions.data), "decisions": rows}
@@ -111,6 +119,8 @@ class _Row:
     action: Action
     label: str | None = None
     note: str | None = None
+    path: str | None = None
+    hash: str | None = None
 
 
 @checked_dataclass(frozen=True)
@@ -147,16 +157,18 @@ def read_decisions(path: str | Path) -> Decisions:
         header = _HEADER.validate_json(content, strict=True)
         if header.format != FORMAT:
             raise DamagedFileError(f'{path} has no "format": "{FORMAT}"; export it from the report')
-        if header.version != VERSION:
+        if header.version not in range(1, VERSION + 1):
             raise DamagedFileError(
-                f"{path} is of version {header.version}; this Sightline reads version {VERSION}"
+                f"{path} is of version {header.version}; this Sightline reads versions 1 to {VERSION}"
             )
         found = _FILE.validate_json(content, strict=True)
     except ValidationError as error:
         reason = first_problem(error)
         raise DamagedFileError(f"{path} is damaged ({reason}); export it from the report again") from None
+    names = ("label", "note", "path", "hash")
     rows = [
-        Decision(row.split, row.index, row.action, row.label or "", row.note or "") for row in found.decisions
+        Decision(row.split, row.index, row.action, **{name: getattr(row, name) or "" for name in names})
+        for row in found.decisions
     ]
     try:
         return Decisions(dataclasses.asdict(found.data), tuple(rows))
@@ -168,12 +180,19 @@ def apply_decisions(data: Dataset, decisions: Decisions) -> Dataset:
     """Return the data set with images relabelled and dropped as decided; what is kept stays in its order.
 
     `data` itself is not changed. Planted truth is kept true: a wrong label that was corrected is no longer
-    listed as one, and one that was made is.
+    listed as one, and one that was made is. Data that has grown since gets the decisions whose pictures are
+    found by path and content, or by their content alone; the others are listed in its `notes`.
 
     Raises:
         InputError: The decisions were made about other data, or leave a split without images.
     """
-    _check_fingerprint(fingerprint(data), decisions.data)
+    try:
+        _check_fingerprint(fingerprint(data), decisions.data)
+    except InputError:
+        if not decisions.decisions or not all(one.hash for one in decisions.decisions):
+            raise
+        decisions, left = find_pictures(data, decisions)
+        data = dataclasses.replace(data, notes=(*data.notes, *left))
     number = {name: k for k, name in enumerate(data.class_names)}
     splits, kept = {}, {}
     for word, split in zip(SplitName, (data.train, data.test), strict=True):
@@ -188,6 +207,54 @@ def apply_decisions(data: Dataset, decisions: Decisions) -> Dataset:
             raise InputError(f"the decisions drop all {len(split)} {word} images; keep at least one")
     truth = data.truth and _corrected_truth(data.truth, data.train, splits["train"], kept)
     return dataclasses.replace(data, train=splits["train"], test=splits["test"], truth=truth)
+
+
+def find_pictures(data: Dataset, decisions: Decisions) -> tuple[Decisions, tuple[str, ...]]:
+    """Return decisions about other data as decisions about `data`, and in words what does not fit it.
+
+    A picture is the same if its path and its hash are, or if its hash is and no other picture has it; it may
+    have moved from one split to the other.
+
+    Raises:
+        InputError: Not one of them fits.
+    """
+    by_file: dict[tuple[str, str], list[tuple[str, int]]] = {}
+    by_hash: dict[str, list[tuple[str, int]]] = {}
+    paths = set()
+    for word, split in zip(SplitName, (data.train, data.test), strict=True):
+        for index, (path, own) in enumerate(zip(split.files["path"], split.files["hash"], strict=True)):
+            by_file.setdefault((path, own), []).append((word.value, index))
+            by_hash.setdefault(own, []).append((word.value, index))
+            paths.add(path)
+    found: dict[tuple[str, int], Decision] = {}
+    left = []
+    for one in decisions.decisions:
+        places = by_file.get((one.path, one.hash)) or by_hash.get(one.hash, [])
+        problem = ""
+        if not places:
+            problem = "the picture has changed" if one.path in paths else "there is no such picture"
+        elif len(places) > 1:
+            problem = f"{len(places)} pictures have this content"
+        elif one.action == "relabel" and one.label not in data.class_names:
+            problem = f"there is no class {one.label!r}"
+        elif places[0] in found:
+            problem = "another decision is about the same picture"
+        if problem:
+            left.append(f"{one.path or one.hash} ({one.action}): {problem}")
+        else:
+            found[places[0]] = dataclasses.replace(one, split=places[0][0], index=places[0][1])
+    if not found:
+        raise InputError(
+            f"none of the {len(left)} decisions fits {data.name!r} (the first: {left[0]}); load the data "
+            "that the run that was audited had"
+        )
+    lines = [f"decision not applied: {line}" for line in left[:_LISTED]]
+    if len(left) > _LISTED:
+        lines.append(f"and {len(left) - _LISTED} further decisions were not applied")
+    total = (
+        f"the data has changed since the decisions were made: {len(found)} of {len(found) + len(left)} fit"
+    )
+    return Decisions(fingerprint(data), tuple(found.values())), (total, *lines)
 
 
 def _corrected_truth(

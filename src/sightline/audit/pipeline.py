@@ -49,7 +49,7 @@ from sightline.audit.label_issues import (
     noise_rate_pruning,
 )
 from sightline.audit.neighbors import Neighbors, nearest_neighbors
-from sightline.audit.record import TEST_COLUMNS, TRAIN_COLUMNS, Audit
+from sightline.audit.record import FILE_COLUMNS, TEST_COLUMNS, TRAIN_COLUMNS, Audit
 from sightline.audit.result import (
     SCHEMA,
     Accuracy,
@@ -344,7 +344,8 @@ def _test_table(parts: _Parts) -> pd.DataFrame:
         difficulty=parts.difficulty.kinds,
         set_size=parts.set_sizes,
     )
-    return table.reindex(columns=list(TEST_COLUMNS))
+    data = parts.evidence.data
+    return _with_files(table, TEST_COLUMNS, p.files if data is None else data.test.files)
 
 
 def _train_table(parts: _Parts) -> pd.DataFrame:
@@ -375,7 +376,15 @@ def _train_table(parts: _Parts) -> pd.DataFrame:
         table["aum"] = area_under_margin(dynamics.margin)
         table["forgetting"] = np.where(np.isfinite(forgotten), forgotten, _NEVER).astype(int)
         table["p_mean"], table["p_std"] = course["mean"].to_numpy(), course["spread"].to_numpy()
-    return table.reindex(columns=list(TRAIN_COLUMNS))
+    return _with_files(table, TRAIN_COLUMNS, evidence.data.train.files)
+
+
+def _with_files(table: pd.DataFrame, columns: tuple[str, ...], files: pd.DataFrame | None) -> pd.DataFrame:
+    """The columns in their order, and at the end what is known of each picture's file."""
+    table = table.reindex(columns=list(columns))
+    if files is None:
+        return table
+    return table.assign(**{name: files[name].to_numpy() for name in FILE_COLUMNS})
 
 
 def _neighbors(evidence: Evidence) -> Neighbors | None:

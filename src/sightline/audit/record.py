@@ -64,6 +64,9 @@ TRAIN_COLUMNS = (
 )
 """Of the table of training images."""
 
+FILE_COLUMNS = ("path", "hash")
+"""Of both tables, where it is known: where the picture is, and the hash of its content."""
+
 TableName = Literal[
     "causes",
     "confused_pairs",
@@ -91,7 +94,7 @@ class Audit:
         train: A row for each training image, in data order. index, label, label_quality, suggested, flagged,
             aum (area under the margin), forgetting (events; -1 for an image that was never right), p_mean,
             p_std (of the label's probability over the epochs), near_duplicate (most alike test image, -1 for
-            none). What is not known is NaN.
+            none). What is not known is NaN. Both tables end with path and hash of the picture, where known.
         neighbors: Of the mistakes, in training; None without features.
     """
 
@@ -263,8 +266,6 @@ def read_audit(folder: str | Path) -> Audit:
         NotFoundError: The folder has no audit, or a part of it is missing.
         DamagedFileError: A file cannot be read, is of another version of the package, or of another audit.
     """
-    import pandas as pd
-
     folder = Path(folder)
     again = f"'sightline audit {folder}' writes it anew"
     path = folder / RESULT_FILE
@@ -273,7 +274,7 @@ def read_audit(folder: str | Path) -> Audit:
         tables = []
         for name, columns in ((TEST_FILE, TEST_COLUMNS), (TRAIN_FILE, TRAIN_COLUMNS)):
             path = folder / name
-            tables.append(pd.read_parquet(path, columns=list(columns)))
+            tables.append(_read_table(path, columns))
         path = folder / NEIGHBORS_FILE
         near = _read_neighbors(path) if path.exists() else None
     except FileNotFoundError:
@@ -286,6 +287,14 @@ def read_audit(folder: str | Path) -> Audit:
     audit = Audit(result, tables[0], tables[1], near)
     _check_lengths(audit, folder, again)
     return audit
+
+
+def _read_table(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
+    import pandas as pd
+    import pyarrow.parquet as pq
+
+    known = set(pq.read_schema(path).names)
+    return pd.read_parquet(path, columns=[*columns, *(name for name in FILE_COLUMNS if name in known)])
 
 
 @checked_dataclass(frozen=True, config={"extra": "ignore"})

@@ -116,5 +116,7 @@ def _print_statistics(card: Mapping[str, Any]) -> None:
     for word in ("mean", "std"):
         values = " ".join(f"{value:.4f}" for value in card[word])
         click.echo(f"{word} per channel of the training split: {values}")
+    for line in card["notes"]:
+        click.echo(line)
     for line in card["skipped"]:
         click.echo(f"skipped {line}")

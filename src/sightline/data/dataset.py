@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from sightline.data.image_files import ImageFiles, Resizing, pixel_sums
+from sightline.data.image_files import ImageFiles, Resizing, content_hash, pixel_sums
 from sightline.data.shapes.truth import PlantedTruth
 from sightline.errors import InputError
 
@@ -79,7 +79,7 @@ class Split:
         labels: (N,) int64.
         metadata: N rows, what else is known of each image. The column `path` is always there: where the
             picture is, seen from the data's root, or a made-up name for an array, by default its number;
-            a Dataset puts "train/" or "test/" in front.
+            a Dataset puts "train/" or "test/" in front. Of pictures in files the column `hash` is there too.
 
     Raises:
         InputError: Another type or shape.
@@ -114,11 +114,28 @@ class Split:
     def __len__(self) -> int:
         return len(self.images)
 
+    @functools.cached_property
+    def files(self) -> pd.DataFrame:
+        """The columns path and hash of N rows: what an image is known by in every table of results.
+
+        hash: 16 hexadecimal digits, of the bytes of a file, or of an array's pixels.
+        """
+        if "hash" in self.metadata:
+            hashes = self.metadata["hash"].to_numpy()
+        elif isinstance(self.images, ImageFiles):
+            hashes = self.images.hashes()
+        else:
+            hashes = [content_hash(np.ascontiguousarray(image)) for image in self.images]
+        return pd.DataFrame({"path": self.metadata["path"].astype(str), "hash": hashes})
+
     def take(self, indices: np.ndarray) -> Split:
         """Return the images, labels and metadata at `indices`, in that order."""
         images = self.images
         taken = images.take(indices) if isinstance(images, ImageFiles) else images[indices]
-        return Split(taken, self.labels[indices], self.metadata.iloc[indices])
+        table = self.metadata.iloc[indices]
+        if "hash" not in table and "files" in self.__dict__:  # worked out before
+            table = table.assign(hash=self.files["hash"].iloc[indices])
+        return Split(taken, self.labels[indices], table)
 
     def _named(self, word: str) -> Split:
         """The split with `word` in front of names that are numbers alone, which no file has."""
@@ -146,6 +163,7 @@ class Dataset:
         test: Images to measure with.
         source: One line that says where the images came from.
         skipped: One line for each file that could not be read.
+        notes: One line for each thing that loading decided and that somebody may want to know.
         truth: What was planted, for generated data.
         resizing: How pictures of files were brought to one size; None for arrays, taken as they are.
 
@@ -161,6 +179,7 @@ class Dataset:
     skipped: tuple[str, ...] = ()
     truth: PlantedTruth | None = None
     resizing: Resizing | None = None
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for word in ("train", "test"):
@@ -241,7 +260,8 @@ def describe(dataset: Dataset) -> dict[str, Any]:
         A table with the keys name, source, image_size [H, W], resize and interpolation (how pictures were
         brought to that size; None for arrays), class_names, train_counts and test_counts (images per class),
         mean and std (per channel of the training split, in [0, 1]), skipped (files that could not be read),
-        planted (a summary of the truth, or None) and fingerprint (as :func:`fingerprint` gives it).
+        notes (what loading decided, a line each), planted (a summary of the truth, or None) and fingerprint
+        (as :func:`fingerprint` gives it).
     """
     resizing = dataset.resizing
     return {
@@ -256,6 +276,7 @@ def describe(dataset: Dataset) -> dict[str, Any]:
         "mean": dataset.mean.tolist(),
         "std": dataset.std.tolist(),
         "skipped": list(dataset.skipped),
+        "notes": list(dataset.notes),
         "planted": _planted(dataset),
         "fingerprint": fingerprint(dataset),
     }

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import hashlib
+import io
 import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -117,6 +119,11 @@ def read_image(
     return result
 
 
+def content_hash(content: bytes | np.ndarray) -> str:
+    """Return 16 hexadecimal digits that tell pictures apart: of a file's bytes, or of an array's pixels."""
+    return hashlib.blake2b(content, digest_size=8).hexdigest()
+
+
 def read_images(
     paths: Sequence[str | Path], resizing: Resizing | None, *, threads: int | None = None
 ) -> list[np.ndarray | str]:
@@ -127,12 +134,28 @@ def read_images(
     return _in_threads(lambda path: _decode(path, resizing), paths, threads)
 
 
-def picture_sums(paths: Sequence[str | Path], resizing: Resizing) -> list[np.ndarray | str]:
-    """Return for each picture, brought to one size, what `pixel_sums` says of it, or why it cannot be read.
+def read_hashed(
+    paths: Sequence[str | Path], resizing: Resizing, *, sums: bool = False
+) -> list[tuple[np.ndarray, str] | str]:
+    """Return each picture brought to one size, and the hash of its file, or the reason why it cannot be read.
 
-    As many pictures are in memory at once as the machine has processors.
+    sums: what `pixel_sums` says of the picture in its place; as many pictures are in memory at once as the
+    machine has processors.
     """
-    return _in_threads(lambda path: pixel_sums(_decode(path, resizing)[None]), paths)
+
+    def read(path: str | Path) -> tuple[np.ndarray, str]:
+        check_regular(path)  # a pipe would be waited for
+        content = Path(path).read_bytes()
+        pixels = _decode(path, resizing, content)
+        return pixel_sums(pixels[None]) if sums else pixels, content_hash(content)
+
+    return _in_threads(read, paths)
+
+
+def file_hashes(paths: Sequence[str | Path]) -> list[str]:
+    """Return the hash of each file's bytes; of one that cannot be read, nothing."""
+    hashes = _in_threads(lambda path: (content_hash(Path(path).read_bytes()),), paths)
+    return ["" if isinstance(one, str) else one[0] for one in hashes]
 
 
 def pixel_sums(images: np.ndarray) -> np.ndarray:
@@ -176,9 +199,9 @@ def _in_threads(
         return results
 
 
-def _open(path: str | Path) -> Image.Image:
+def _open(path: str | Path, content: bytes | None = None) -> Image.Image:
     check_regular(path)  # a pipe would be waited for
-    image = Image.open(path, formats=_formats())
+    image = Image.open(path if content is None else io.BytesIO(content), formats=_formats())
     pixels = image.width * image.height
     if Image.MAX_IMAGE_PIXELS and pixels > Image.MAX_IMAGE_PIXELS:  # a warning to Pillow, an end to us
         image.close()
@@ -192,8 +215,9 @@ def _size(path: str | Path) -> tuple[int, int]:
         return (image.width, image.height) if turned else (image.height, image.width)
 
 
-def _decode(path: str | Path, resizing: Resizing | None) -> np.ndarray:
-    with _open(path) as image:
+def _decode(path: str | Path, resizing: Resizing | None, content: bytes | None = None) -> np.ndarray:
+    """The picture of a file, or of its bytes where they are at hand."""
+    with _open(path, content) as image:
         if resizing:
             side = 2 * max(resizing.size)
             image.draft("RGB", (side, side))  # JPEG: decode no finer than is needed
@@ -262,6 +286,10 @@ class ImageFiles:
     def shape(self) -> tuple[int, int, int, int]:
         """(N, H, W, 3)."""
         return len(self), *self.size, 3
+
+    def hashes(self) -> list[str]:
+        """Return the hash of each file's bytes."""
+        return file_hashes([os.fsdecode(path) for path in self._paths])
 
     def take(self, indices: np.ndarray | slice) -> ImageFiles:
         """Return the files at `indices`, in that order; none is read."""

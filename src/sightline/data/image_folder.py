@@ -18,8 +18,7 @@ from sightline.data.image_files import (
     memory_size,
     picture_sizes,
     picture_suffixes,
-    picture_sums,
-    read_images,
+    read_hashed,
 )
 from sightline.errors import DamagedFileError, InputError
 from sightline.files import shown_name
@@ -155,7 +154,7 @@ def _common_size(paths: list[str]) -> tuple[int, int]:
 def _read(root: Path, files: Files, resizing: Resizing, stream: bool) -> tuple[Split, list[str]]:
     """The pictures that can be read, and a line for each that cannot."""
     paths = [path for path, _ in files]
-    results = picture_sums(paths, resizing) if stream else read_images(paths, resizing)
+    results = read_hashed(paths, resizing, sums=stream)
     skipped, whole, read = [], [], set()
     for number, ((path, label), result) in enumerate(zip(files, results, strict=True)):
         if isinstance(result, str):
@@ -170,11 +169,12 @@ def _read(root: Path, files: Files, resizing: Resizing, stream: bool) -> tuple[S
                 f"no picture in the class folder of {name} can be read ({result}); "
                 "repair it or remove the folder"
             )
-    stacked = np.stack([result for result in results if not isinstance(result, str)])
+    found = [result for result in results if not isinstance(result, str)]
+    stacked = np.stack([picture for picture, _ in found])
     images: np.ndarray | ImageFiles = stacked
     if stream:
         how: dict[str, Any] = {"resize": resizing.rule, "interpolation": resizing.interpolation}
         images = ImageFiles([paths[number] for number in whole], size=resizing.size, sums=stacked, **how)
     names = [Path(paths[number]).relative_to(root).as_posix() for number in whole]
-    table = pd.DataFrame({"path": [shown_name(name) for name in names]})
+    table = pd.DataFrame({"path": [shown_name(name) for name in names], "hash": [own for _, own in found]})
     return Split(images, np.array([files[number][1] for number in whole]), table), skipped

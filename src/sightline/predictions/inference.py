@@ -87,7 +87,9 @@ def predict_corrupted(
         raise InputError(f"sample is {sample}; robustness needs at least one image, or None for all")
     order = np.random.default_rng(seed).permutation(len(split))
     index = np.sort(order[:sample])
-    chosen = Split(split.images[index], split.labels[index])  # read once, where images are files
+    chosen = Split(
+        split.images[index], split.labels[index], split.files.iloc[index]
+    )  # read once, where images are files
     kinds = [(name, severity) for name in corruptions for severity in severities]
     clean, found = predict_split(chosen).correct, {}
     with logs.stage("corruptions", total=len(kinds)) as progress:
@@ -106,7 +108,7 @@ def _corrupted(split: Split, corruption: Corruption, severity: int, seed: int) -
         changed = corrupt(pictures, corruption, severity, seed=seed + number)
         bytes_ = (changed * 255).round().clamp(0, 255).byte()
         images[start : start + step] = bytes_.permute(0, 2, 3, 1).numpy()
-    return Split(images, split.labels)
+    return Split(images, split.labels, split.files)
 
 
 TestTimeAugmentation = Callable[[torch.Tensor], Iterator[tuple[float, torch.Tensor]]]
@@ -163,7 +165,8 @@ class TtaPredictions:
         """Predictions by the weighted mean of the versions' logits."""
         stacked = np.stack([table.logits.astype(np.float64) for table in self.tables])  # (V, N, C)
         logits = np.tensordot(self.weights, stacked, axes=1)  # (N, C)
-        return Predictions(logits.astype(np.float32), self.plain.labels, self.plain.class_names)
+        plain = self.plain
+        return Predictions(logits.astype(np.float32), plain.labels, plain.class_names, plain.files)
 
     @functools.cached_property
     def probabilities(self) -> np.ndarray:
@@ -259,7 +262,7 @@ def _table(logits: np.ndarray, split: Split, class_names: Sequence[str] | None) 
             f"the model's logits are not finite for {bad} of {len(split)} images; "
             "its weights are damaged or training diverged: lower the learning rate"
         )
-    return Predictions(logits, split.labels, names)
+    return Predictions(logits, split.labels, names, split.files)
 
 
 def _checked(logits: object, count: int) -> torch.Tensor:
@@ -299,7 +302,8 @@ def predict_tta_shared(
     parts = distributed.all_do(lambda: _logits(of(split.take(rows))) if len(rows) else None)
     found = [part for part in parts if part is not None]
     logits = np.concatenate([part for _, part in found], axis=1)  # (V, N, C)
-    tables = tuple(Predictions(version, split.labels, tuple(class_names)) for version in logits)
+    names = tuple(class_names)
+    tables = tuple(Predictions(version, split.labels, names, split.files) for version in logits)
     return TtaPredictions(found[0][0], tables)
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import functools
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+_FILE_COLUMNS = ("path", "hash")
+
+
 @dataclass(frozen=True)
 class Predictions:
     """Logits of N images and C classes, with their labels.
@@ -33,6 +36,7 @@ class Predictions:
         logits: (N, C) float.
         labels: (N,) integers in 0..C-1.
         class_names: C strings.
+        files: N rows with the columns path and hash, as `Split.files` has them; None where nothing is known.
 
     Raises:
         InputError: Shapes that do not agree.
@@ -41,6 +45,7 @@ class Predictions:
     logits: np.ndarray
     labels: np.ndarray
     class_names: tuple[str, ...]
+    files: pd.DataFrame | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         n, c = len(self.labels), len(self.class_names)
@@ -48,6 +53,8 @@ class Predictions:
             raise InputError(
                 f"logits are {self.logits.shape}; {n} labels and {c} class names need ({n}, {c})"
             )
+        if self.files is not None and len(self.files) != n:
+            raise InputError(f"files has {len(self.files)} rows; {n} labels need {n}")
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -99,11 +106,16 @@ class Predictions:
         return -(self.probabilities * self.log_probabilities).sum(axis=1)
 
     def to_frame(self) -> pd.DataFrame:
-        """Return the table without the logits: index, label, predicted, loss, confidence, margin, entropy."""
+        """Return the table without the logits: index, label, predicted, loss, confidence, margin, entropy.
+
+        The columns path and hash follow where they are known.
+        """
         import pandas as pd
 
         columns = ("label", "predicted", "loss", "confidence", "margin", "entropy")
         values = {name: getattr(self, name if name != "label" else "labels") for name in columns}
+        if self.files is not None:
+            values |= {name: self.files[name].to_numpy() for name in _FILE_COLUMNS}
         return pd.DataFrame({"index": np.arange(len(self)), **values})
 
 
@@ -134,7 +146,9 @@ def read_predictions(path: Path) -> Predictions:
 
     try:
         check_regular(path)
-        table = pq.read_table(path, columns=["label", "logits"])
+        known = set(pq.read_schema(path).names)
+        named = [name for name in _FILE_COLUMNS if name in known]
+        table = pq.read_table(path, columns=["label", "logits", *named])
         metadata = table.schema.metadata
         check_schema(path, int(metadata.get(b"schema", 1)))
         names = json.loads(metadata[b"class_names"])
@@ -161,7 +175,8 @@ def read_predictions(path: Path) -> Predictions:
             f"{path} is not a table of predictions ({type(error).__name__}: {_first_line(error)}); "
             "write it again with 'sightline analyze RUN'"
         ) from None
-    return Predictions(logits, labels, tuple(names))
+    files = table.select(named).to_pandas() if len(named) == len(_FILE_COLUMNS) else None
+    return Predictions(logits, labels, tuple(names), files)
 
 
 def _first_line(error: Exception) -> str:

@@ -272,6 +272,7 @@ def gallery_payload(run: RunData) -> Payload:
             for fix in run.audit.fixes
         ],
         "data": run.data.fingerprint if run.data else None,
+        "files": {"test": _files(run.audit.test, tests), "train": _files(run.audit.train, trains)},
         "sprites": {
             name: add_sprites(blobs, name, sprites)
             for name, sprites in _sprites(run.pictures, tests, trains).items()
@@ -281,6 +282,14 @@ def gallery_payload(run: RunData) -> Payload:
     _add_neighbors(columns, run)
     manifest["columns"] = columns.places
     return Payload(manifest, {"columns": columns.base64, **blobs}, pictures=run.pictures is not None)
+
+
+def _files(table: pd.DataFrame, rows: np.ndarray) -> dict[str, list[str]] | None:
+    """Path and hash of the images of the page; None for a run that kept none."""
+    if not {"path", "hash"} <= set(table):
+        return None
+    some = table.iloc[rows]
+    return {"path": some["path"].tolist(), "hash": some["hash"].tolist()}
 
 
 def page_enums() -> dict[str, Any]:

@@ -59,6 +59,7 @@ class DataCard:
     resize: str | None = None
     interpolation: str | None = None
     skipped: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     planted: dict[str, Any] | None = None
     fingerprint: dict[str, Any] | None = None
 

@@ -13,6 +13,7 @@ from sightline import logs
 from sightline.attribution import explain, overlay
 from sightline.attribution.methods import Method, find_method
 from sightline.data import read_image
+from sightline.data.image_files import file_hashes
 from sightline.errors import InputError, NotFoundError, nearest
 from sightline.faithfulness.result import read_faithfulness
 from sightline.files import read_json, shown_name, write_atomic
@@ -50,8 +51,8 @@ def explain_pictures(
         device: To run on.
 
     Returns:
-        For each picture a dict of image, predicted, top (five classes with probabilities), explained, method,
-        layer, status, heatmap (a path).
+        For each picture a dict of image, hash (of the file), predicted, top (five classes with
+        probabilities), explained, method, layer, status, heatmap (a path).
 
     Raises:
         InputError: An unknown class, layer or method, or a picture that cannot be read; nothing is written.
@@ -66,7 +67,7 @@ def explain_pictures(
     height, width = card["image_size"]
     if target is not None and target not in names:
         raise InputError(f"class {target!r} is not known; {nearest(target, list(names))}")
-    how = _resizing(folder)
+    how, hashes = _resizing(folder), file_hashes(pictures)
     pixels = np.stack([read_image(path, size=(height, width), **how) for path in pictures])  # (B, H, W, 3)
     found = explain(
         model,
@@ -86,6 +87,7 @@ def explain_pictures(
         rows.append(
             {
                 "image": str(path),
+                "hash": hashes[i],
                 "predicted": names[predictions.predicted[i]],
                 "top": [
                     {"class": names[k], "probability": float(predictions.probabilities[i, k])} for k in best

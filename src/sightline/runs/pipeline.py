@@ -172,6 +172,8 @@ def finish_run(run: Run, *, device: str = "auto", callbacks: Sequence[Callback] 
         if distributed.leads():
             sweep(run.folder)
             log.info("%s: %s", run.folder, _describe_data(data))
+            for line in data.notes:
+                log.warning("data: %s", line)
         run = settle_lr(run, data, device=device)
         _train(run, data, device=device, callbacks=callbacks)
         analyze(run, data, device=device)

@@ -79,9 +79,11 @@ def data_section(run: RunData) -> Section | None:
         (page_name(name, limit=400), count(a), percent(a / max(sum(train), 1)), count(b))
         for name, a, b in zip(run.data.class_names, train, test, strict=True)
     )
-    return Section(
-        _DATA, lead, (Facts(tuple(_facts(run.data))), note, Table("Images per class.", columns, rows))
-    )
+    blocks = [Facts(tuple(_facts(run.data))), note, Table("Images per class.", columns, rows)]
+    for caption, lines in (("What loading decided", run.data.notes), ("Skipped files", run.data.skipped)):
+        if lines:
+            blocks.append(Text(caption, "\n".join(lines)))
+    return Section(_DATA, lead, tuple(blocks))
 
 
 def _facts(data: DataCard) -> Iterator[tuple[str, str]]:

@@ -9,9 +9,14 @@ const LONGEST_NOTE = 500;
 
 /** What was decided, at most one decision for each image. */
 export class Decisions {
-  /** @param {ReportManifest} manifest */
-  constructor(manifest) {
+  /**
+   * @param {ReportManifest} manifest
+   * @param {(split: SplitName, index: number) => { path?: string, hash?: string }} [fileOf] what an image is known
+   *   by in data that has grown
+   */
+  constructor(manifest, fileOf = () => ({})) {
     this.manifest = manifest;
+    this.fileOf = fileOf;
     /** @type {Map<string, Decision>} */
     this.made = new Map();
     this.changed = () => {};
@@ -56,7 +61,8 @@ export class Decisions {
   file() {
     const { data, enums } = this.manifest;
     const decisions = [...this.made.values()].sort(
-      (a, b) => (a.split === b.split ? a.index - b.index : a.split < b.split ? -1 : 1));
+      (a, b) => (a.split === b.split ? a.index - b.index : a.split < b.split ? -1 : 1))
+      .map((one) => ({ ...one, ...this.fileOf(one.split, one.index) }));
     return { format: enums.fixes_format, version: enums.fixes_version, data, decisions };
   }
 
@@ -73,7 +79,8 @@ export class Decisions {
     } catch {
       return "This is not JSON; choose a fixes.json that a report exported.";
     }
-    const known = file?.format === enums.fixes_format && file.version === enums.fixes_version;
+    const known = file?.format === enums.fixes_format && Number.isInteger(file.version)
+      && file.version >= 1 && file.version <= enums.fixes_version;
     if (!known || !Array.isArray(file.decisions)) {
       return `This is not a fixes.json of version ${enums.fixes_version}; choose one that a report exported.`;
     }

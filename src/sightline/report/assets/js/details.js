@@ -211,10 +211,14 @@ function mostProbable({ manifest, tables: { test } }, row) {
  * @returns {[name: string, value: string][]}
  */
 function facts({ manifest, tables: { test, train }, view }, row) {
+  const path = manifest.files?.[view.set]?.path[row];
+  /** @type {[string, string][]} */
+  const file = path === undefined ? [] : [["Picture", `\u2068${path}\u2069`]];
   /** @param {import("./types").Column} values @param {number} digits */
   const number = (values, digits) => (Number.isNaN(values[row]) ? "not known" : values[row].toFixed(digits));
   if (view.set === "train") {
     return [
+      ...file,
       ["Label quality (low is bad)", number(train.label_quality, 2)],
       ["Area under the margin", number(train.aum, 2)],
       ["Forgotten", train.forgetting[row] < 0 ? "never learned" : `${number(train.forgetting, 0)}×`],
@@ -225,6 +229,7 @@ function facts({ manifest, tables: { test, train }, view }, row) {
   const kind = manifest.enums.kinds[test.difficulty[row] - 1];
   const slice = manifest.slices[test.slice[row]];
   return [
+    ...file,
     ["Loss", number(test.loss, 2)],
     ["Margin", number(test.margin, 2)],
     ["Ambiguity", number(test.ambiguity, 2)],

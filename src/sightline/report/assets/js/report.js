@@ -25,7 +25,10 @@ function openReport() {
   const tables = {
     test: tableOf(manifest.columns, column, "test"), train: tableOf(manifest.columns, column, "train"),
   };
-  const decisions = new Decisions(manifest);
+  const decisions = new Decisions(manifest, (split, index) => {
+    const [files, row] = [manifest.files?.[split], tables[split].row.get(index)];
+    return files && row !== undefined ? { path: files.path[row], hash: files.hash[row] } : {};
+  });
   return { manifest, column, tables, decisions, view: EMPTY_VIEW, listed: [], active: 0 };
 }
 

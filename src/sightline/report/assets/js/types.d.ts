@@ -52,7 +52,10 @@ export interface Fingerprint {
   labels_sha256: Record<SplitName, string>;
 }
 
-/** The manifest of a run's page. data: null for a run that kept no fingerprint. */
+/**
+ * The manifest of a run's page. data: null for a run that kept no fingerprint. files: path and hash of the images
+ * in the rows of the tables; null for a run that kept none.
+ */
 export interface ReportManifest extends Manifest {
   run: string;
   layer: string;
@@ -62,6 +65,7 @@ export interface ReportManifest extends Manifest {
   slices: { name: string; evidence: string }[];
   fixes: { title: string; split: SplitName; images: number[] }[];
   data: Fingerprint | null;
+  files: Record<SplitName, { path: string[], hash: string[] } | null>;
   enums: Enums;
 }
 
@@ -148,6 +152,8 @@ export interface Decision {
   action: string;
   label?: string;
   note: string;
+  path?: string;
+  hash?: string;
 }
 
 /** fixes.json, as `sightline run --fixes` reads it. */
