@@ -125,7 +125,7 @@ class Split:
         elif isinstance(self.images, ImageFiles):
             hashes = self.images.hashes()
         else:
-            hashes = [content_hash(np.ascontiguousarray(image)) for image in self.images]
+            hashes = [content_hash(np.ascontiguousarray(image).data) for image in self.images]
         return pd.DataFrame({"path": self.metadata["path"].astype(str), "hash": hashes})
 
     def take(self, indices: np.ndarray) -> Split:

@@ -119,7 +119,7 @@ def read_image(
     return result
 
 
-def content_hash(content: bytes | np.ndarray) -> str:
+def content_hash(content: bytes | memoryview) -> str:
     """Return 16 hexadecimal digits that tell pictures apart: of a file's bytes, or of an array's pixels."""
     return hashlib.blake2b(content, digest_size=8).hexdigest()
 
