@@ -100,7 +100,7 @@ def watched(show: Callable[[tuple[Stage, ...]], None], *, every: float) -> Itera
         yield
     finally:
         over.set()
-        thread.join()
+        thread.join(1.0)  # no longer: after Ctrl-C it may wait for a lock that nobody gives back
 
 
 class Heartbeat(logging.Handler):
