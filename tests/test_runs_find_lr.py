@@ -21,7 +21,16 @@ from sightline.models import create_model
 from sightline.report.sections.training import range_test_section
 from sightline.runs import apply_lr, load_run, range_test, recipe_data, recipe_file, start_run, train
 from sightline.runs.find_lr import allowed_steps, settle_lr
-from sightline.training import RECIPES, Execution, Objective, Progress, find_learning_rate, load_recipe, sgd
+from sightline.training import (
+    RECIPES,
+    Execution,
+    Objective,
+    Progress,
+    RangeTest,
+    find_learning_rate,
+    load_recipe,
+    sgd,
+)
 from sightline.training.recipe import check_recipe
 from sightline.training.trainer import hold_out
 
@@ -272,3 +281,20 @@ def test_the_search_is_a_stage_that_counts_its_steps(monkeypatch):
     found = range_test(recipe, recipe_data(recipe), steps=100, device="cpu")
     steps = [one for one in seen if one == ("learning-rate search", 100)]
     assert len(steps) >= np.isfinite(found.loss).sum() > 50
+
+
+@pytest.mark.parametrize(
+    ("change", "pretrained"),
+    [("model.pretrained=true", False), ('model.weights="own.safetensors"', True)],
+)
+def test_weights_to_start_from_have_a_smaller_default(change, pretrained, monkeypatch):
+    seen = {}
+
+    def note(*args, **options):
+        seen.update(options)
+        return RangeTest(*[np.empty((0, 0))] * 3, usual=0.1)
+
+    monkeypatch.setattr("sightline.runs.find_lr.find_learning_rate", note)
+    recipe = load_recipe("shapes-quick", [*SMALL, change])
+    range_test(recipe, recipe_data(recipe), device="cpu")
+    assert seen["pretrained"] is pretrained  # a network of ours has no weights of its library

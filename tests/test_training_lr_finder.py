@@ -390,6 +390,8 @@ def test_the_default_is_that_of_the_literature():
     ]  # fmt: skip
     for model, make, batch, expected in known:
         assert usual_lr(model, make(model), batch) == pytest.approx(expected)
+    assert usual_lr(normal, sgd(momentum=0.9)(normal), 128, pretrained=True) == pytest.approx(0.0015)
+    assert usual_lr(normal, adamw()(normal), 128, pretrained=True) == 5e-5
     assert usual_lr(plain, torch.optim.Adagrad(plain.parameters()), 128) is None
 
 

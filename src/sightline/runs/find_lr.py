@@ -16,6 +16,7 @@ from sightline import distributed, logs
 from sightline.data import Dataset
 from sightline.errors import InputError
 from sightline.files import write_text
+from sightline.models.backbones import is_backbone
 from sightline.runs.artifacts import RANGE_TEST, RECIPE
 from sightline.runs.run_folder import Run, new_model
 from sightline.training import RECIPES, Execution, RangeTest, Recipe, find_learning_rate, recipe_toml
@@ -64,6 +65,8 @@ def range_test(recipe: Recipe, data: Dataset, *, steps: int | None = None, devic
             device=device,
             steps=each,
             seeds=range(training.seed, training.seed + sweeps),
+            pretrained=bool(recipe.model.weights)
+            or (recipe.model.pretrained and is_backbone(recipe.model.name)),
             on_step=progress.advance,
         )
     if each:

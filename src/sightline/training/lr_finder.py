@@ -167,14 +167,18 @@ _ABOVE, _BELOW = 100.0, 100.0  # from where to where a sweep goes, in units of t
 _ADAMS = (torch.optim.Adam, torch.optim.AdamW, torch.optim.NAdam, torch.optim.RAdam)
 
 
-def usual_lr(model: nn.Module, optimizer: torch.optim.Optimizer, batch_size: int) -> float | None:
+def usual_lr(
+    model: nn.Module, optimizer: torch.optim.Optimizer, batch_size: int, *, pretrained: bool = False
+) -> float | None:
     """Return the default learning rate of a network and an optimizer, None for an optimizer that has none.
 
     | optimizer | network | learning rate | source |
     | --- | --- | --- | --- |
     | SGD, momentum 0.9 | with batch or group normalisation | 0.4 for 512 images | Page 2018, CIFAR-10 |
     | SGD, momentum 0.9 | without | 0.01 for 128 images | Krizhevsky 2012, section 5 |
+    | SGD, momentum 0.9 | pretrained | 0.003 for 512 images | Kolesnikov 2019, arXiv:1912.11370 |
     | Adam and its kin | any | 0.003 | measured (benchmarks/RESULTS.md) |
+    | Adam and its kin | pretrained | 0.00005 | Liu 2022, arXiv:2201.03545 |
     | Muon | any | 0.02 | Jordan 2024 |
 
     That of SGD grows with the root of the batch size, and is divided by what momentum multiplies a step with,
@@ -183,12 +187,12 @@ def usual_lr(model: nn.Module, optimizer: torch.optim.Optimizer, batch_size: int
     if isinstance(optimizer, Muon):
         return 0.02
     if isinstance(optimizer, _ADAMS):
-        return 0.003
+        return 5e-5 if pretrained else 0.003
     if not isinstance(optimizer, torch.optim.SGD):
         return None
     norms = (nn.modules.batchnorm._NormBase, nn.GroupNorm)
     normalised = any(isinstance(module, norms) for module in model.modules())
-    lr, images = (0.4, 512) if normalised else (0.01, 128)
+    lr, images = (0.003, 512) if pretrained else (0.4, 512) if normalised else (0.01, 128)
     return lr * math.sqrt(batch_size / images) * (1 - optimizer.param_groups[0]["momentum"]) / 0.1
 
 
@@ -208,6 +212,7 @@ def find_learning_rate(
     steps: int = 100,
     smoothing: float | None = None,
     seeds: Sequence[int] = (0,),
+    pretrained: bool = False,
     on_step: Callable[[], None] | None = None,
 ) -> RangeTest:
     """Train a copy of `model` while the learning rate grows from `low` to `high`, once per seed.
@@ -234,6 +239,7 @@ def find_learning_rate(
         smoothing: Share of the moving mean that is kept at each step, in [0, 1); by default 1 - 10/steps,
             so that it is one over about a tenth of the sweep, and 0.9 at most.
         seeds: Of the order of the images, of their augmentation and of dropout; a sweep each.
+        pretrained: Whether the weights have learnt from other data; the default is a smaller one then.
         on_step: Called after each step that this process has done.
 
     Raises:
@@ -252,7 +258,7 @@ def find_learning_rate(
     )
     with random_states_kept(torch_device):
         first = seeds[0] if seeds else 0
-        usual, divisor = distributed.all_do(lambda: _known(*copies.make(first), batch_size))[0]
+        usual, divisor = distributed.all_do(lambda: _known(*copies.make(first), batch_size, pretrained))[0]
         low = (usual / _BELOW if usual else 1e-5) if low is None else low
         high = (usual * _ABOVE if usual else 10.0) if high is None else high
         smoothing = max(0.0, min(0.9, 1 - 10 / max(steps, 1))) if smoothing is None else smoothing
@@ -266,10 +272,12 @@ def find_learning_rate(
     return RangeTest(lrs, losses, smoothed, tuple(int(seed) for seed in seeds), usual, divisor)
 
 
-def _known(model: nn.Module, optimizer: torch.optim.Optimizer, batch_size: int) -> tuple[float | None, float]:
+def _known(
+    model: nn.Module, optimizer: torch.optim.Optimizer, batch_size: int, pretrained: bool
+) -> tuple[float | None, float]:
     """Return the default, and what the edge of a sweep is to be divided by."""
     divisor = TENTH if isinstance(optimizer, _ADAMS) else QUARTER
-    return usual_lr(model, optimizer, batch_size), divisor
+    return usual_lr(model, optimizer, batch_size, pretrained=pretrained), divisor
 
 
 def _check_range(
