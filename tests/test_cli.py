@@ -136,6 +136,18 @@ def test_a_printed_recipe_is_ready_to_edit_and_to_run(tmp_path, capsys):
     assert all(name in listed for name in RECIPES)
 
 
+def test_a_recipe_is_listed_with_the_figure_of_its_source_and_the_one_measured_here(capsys):
+    assert main(["recipes"]) == 0
+    lines = {line.split()[0]: line.split() for line in capsys.readouterr().out.splitlines() if line.split()}
+    assert lines["cifar10-94"][-4:] == ["-", "93.44", "%", "(3)"]
+    assert lines["resnet18-step"][-3:] == ["76.00", "%", "-"]
+    assert main(["recipes", "--json"]) == 0
+    listed = json.loads(capsys.readouterr().out)
+    assert listed["resnet18-step"]["source"] == {"train": 70.5, "test": 76.0}
+    assert listed["resnet18-step"]["here"] is None
+    assert listed["cifar10-94"]["here"]["test"] == [93.37, 93.43, 93.52]
+
+
 def test_pictures_are_explained_in_a_table(here, capsys, tmp_path):
     picture = tmp_path / "[red]cat.png"
     Image.fromarray(np.full((40, 30, 3), 128, np.uint8)).save(picture)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,6 +13,9 @@ from sightline.cli import options
 from sightline.cli.app import app
 from sightline.cli.options import PATH, ImageSize, emit
 from sightline.logs import stage
+
+if TYPE_CHECKING:
+    from sightline.training import Figures
 
 
 @app.command()
@@ -21,22 +25,40 @@ from sightline.logs import stage
 def recipes(name: str | None, as_json: bool) -> None:
     """List the recipes, or print one as TOML, ready to edit."""
     from sightline.cli.console import print_table
-    from sightline.training import RECIPES, load_recipe, recipe_toml
+    from sightline.training import RECIPES, load_figures, load_recipe, recipe_toml
 
     if name:
         recipe = load_recipe(name, complete=False)
         text = RECIPES.get(name) or recipe_toml(recipe)
         emit(recipe.model_dump(exclude_none=True), as_json=as_json, text=text.rstrip())
         return
-    found = {key: load_recipe(key) for key in RECIPES}
-    emit({key: recipe.description for key, recipe in found.items()}, as_json=as_json)
+    found, measured = {key: load_recipe(key) for key in RECIPES}, load_figures()
+    described = {
+        key: {
+            "description": recipe.description,
+            "source": recipe.published.model_dump(include={"train", "test"}),
+            "here": dataclasses.asdict(measured[key]) if key in measured else None,
+        }
+        for key, recipe in found.items()
+    }
+    emit(described, as_json=as_json)
     if not as_json:
-        tests = {key: recipe.published.test for key, recipe in found.items()}
         rows = [
-            (key, recipe.description, "-" if tests[key] is None else f"{tests[key]:.2f} %")
+            (key, recipe.description, _source_cell(recipe.published.test), _measured_cell(measured.get(key)))
             for key, recipe in found.items()
         ]
-        print_table(("recipe", "what it is", "published"), rows, right=("published",))
+        print_table(
+            ("recipe", "what it is", "source", "here (runs)"), rows, right=("source", "here (runs)")
+        )
+        click.echo("Test accuracy: that of the source, and the mean of the runs here; - is not measured.")
+
+
+def _source_cell(test: float | None) -> str:
+    return "-" if test is None else f"{test:.2f} %"
+
+
+def _measured_cell(figures: Figures | None) -> str:
+    return f"{sum(figures.test) / len(figures.test):.2f} % ({len(figures.test)})" if figures else "-"
 
 
 @app.command()

@@ -22,6 +22,8 @@ from .optimizers import muon as muon
 from .optimizers import sgd as sgd
 from .recipe import Recipe as Recipe
 from .recipe_io import RECIPES as RECIPES
+from .recipe_io import Figures as Figures
+from .recipe_io import load_figures as load_figures
 from .recipe_io import load_recipe as load_recipe
 from .recipe_io import recipe_toml as recipe_toml
 from .schedules import SCHEDULES as SCHEDULES
@@ -54,6 +56,7 @@ __all__ = [
     "Checkpoint",
     "EarlyStopping",
     "Execution",
+    "Figures",
     "Freeze",
     "History",
     "KeepBest",
@@ -73,6 +76,7 @@ __all__ = [
     "describe_epoch",
     "find_learning_rate",
     "fit",
+    "load_figures",
     "load_recipe",
     "measure_execution",
     "mixup",

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import tomllib
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from importlib import resources
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
@@ -29,14 +32,56 @@ RENAMED = {
 """Keys of recipes of version 0.1, and what they are called now."""
 
 
+def _recipes_folder() -> Traversable:
+    return resources.files("sightline.training").joinpath("recipes")
+
+
 def _shipped() -> dict[str, str]:
-    folder = resources.files("sightline.training").joinpath("recipes")
-    files = sorted((f for f in folder.iterdir() if f.name.endswith(".toml")), key=lambda f: f.name)
+    files = sorted((f for f in _recipes_folder().iterdir() if f.name.endswith(".toml")), key=lambda f: f.name)
     return {file.name.removesuffix(".toml"): file.read_text(encoding="utf-8") for file in files}
 
 
 RECIPES: dict[str, str] = _shipped()
 """The recipes of the package: from name to TOML text."""
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What a recipe of the package was measured to reach, one value for each run of it.
+
+    Attributes:
+        seeds: Of the runs.
+        test: Plain test accuracies in percent. This and the other lists are in ascending order, not by seed,
+            and miss what was not kept.
+        test_with_tta: Test accuracies with test-time augmentation, in percent.
+        tta: Name of that augmentation.
+        train: Accuracies on the augmented training images of the last epoch, in percent.
+        minutes: Of training, with the evaluation after each epoch.
+        date: Of the latest run, as YYYY-MM-DD.
+        machine: A letter that `benchmarks/RESULTS.md` explains.
+    """
+
+    seeds: tuple[int, ...]
+    test: tuple[float, ...]
+    test_with_tta: tuple[float, ...]
+    tta: str
+    train: tuple[float, ...]
+    minutes: tuple[float, ...]
+    date: str
+    machine: str
+
+
+def load_figures() -> dict[str, Figures]:
+    """Return what was measured, by recipe; a recipe that was not measured is not among them.
+
+    >>> load_figures()["cifar10-quick"].test
+    (90.46, 90.99, 91.01)
+    """
+    table = json.loads(_recipes_folder().joinpath("figures.json").read_text(encoding="utf-8"))["recipes"]
+    return {
+        name: Figures(**{key: tuple(v) if isinstance(v, list) else v for key, v in row.items()})
+        for name, row in table.items()
+    }
 
 
 def load_recipe(
