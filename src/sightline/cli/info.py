@@ -47,9 +47,7 @@ def recipes(name: str | None, as_json: bool) -> None:
             (key, recipe.description, _source_cell(recipe.published.test), _measured_cell(measured.get(key)))
             for key, recipe in found.items()
         ]
-        print_table(
-            ("recipe", "what it is", "source", "here (runs)"), rows, right=("source", "here (runs)")
-        )
+        print_table(("recipe", "what it is", "source", "here (runs)"), rows, right=("source", "here (runs)"))
         click.echo("Test accuracy: that of the source, and the mean of the runs here; - is not measured.")
 
 

@@ -155,13 +155,16 @@ class RangeTest(Protocol):
     def to_frame(self) -> pd.DataFrame: ...
 
 
-def plot_images(images: np.ndarray, captions: Sequence[str] | None = None, *, limit: int = 20) -> Plot:
-    """Show pictures in lines of five, with a text above each.
+def plot_images(
+    images: np.ndarray, captions: Sequence[str] | None = None, *, limit: int = 20, per_line: int = 5
+) -> Plot:
+    """Show pictures in lines, with a text above each.
 
     Args:
         images: uint8 (N, H, W, 3).
         captions: N texts, or none.
         limit: How many pictures at most, from the first on.
+        per_line: How many pictures of them stand side by side.
 
     Raises:
         InputTypeError: The images are not uint8 (N, H, W, 3).
@@ -171,7 +174,7 @@ def plot_images(images: np.ndarray, captions: Sequence[str] | None = None, *, li
     if captions is not None and len(captions) != len(images):
         raise InputError(f"there are {len(captions)} captions for {len(images)} images; pass one for each")
     texts = [] if captions is None else [short_name(text, limit=_CAPTION) for text in captions[:limit]]
-    return plot_sheet([Row("", images[:limit])], texts)
+    return plot_sheet([Row("", images[:limit])], texts, per_line=per_line)
 
 
 def plot_curves(history: TrainingHistory | pd.DataFrame) -> Plot:
@@ -241,7 +244,9 @@ def plot_class_accuracy(predictions: Predictions) -> Plot:
     return Plot(partial(charts.accuracy_per_class, **_counts(predictions)))
 
 
-def plot_mistakes(predictions: Predictions, images: np.ndarray, *, limit: int = 10) -> Plot:
+def plot_mistakes(
+    predictions: Predictions, images: np.ndarray, *, limit: int = 10, per_line: int = 5
+) -> Plot:
     """Show misclassified images in descending order of loss.
 
     Above each: the predicted and the true class, the loss in nats, and the model's confidence.
@@ -250,6 +255,7 @@ def plot_mistakes(predictions: Predictions, images: np.ndarray, *, limit: int = 
         predictions: Of N images.
         images: uint8 (N, H, W, 3), all that were predicted, in their order.
         limit: How many mistakes at most.
+        per_line: How many of them stand side by side.
 
     Raises:
         InputTypeError: The images are not uint8 (N, H, W, 3).
@@ -261,7 +267,7 @@ def plot_mistakes(predictions: Predictions, images: np.ndarray, *, limit: int = 
         return Plot(partial(_words, text="No image is misclassified."))
     columns = [worst[name] for name in ("label", "predicted", "loss", "confidence")]
     captions = [tile_caption(predictions.class_names, *row) for row in zip(*columns, strict=True)]
-    return plot_sheet([Row("", images[worst["index"].to_numpy(int)])], captions)
+    return plot_sheet([Row("", images[worst["index"].to_numpy(int)])], captions, per_line=per_line)
 
 
 def plot_explanations(
@@ -270,6 +276,7 @@ def plot_explanations(
     class_names: Sequence[str],
     *,
     limit: int = 10,
+    per_line: int = 5,
 ) -> Plot:
     """Show pictures above their maps: raw, cell by cell, and smoothed over the picture.
 
@@ -282,6 +289,7 @@ def plot_explanations(
             or targets, such as `{"predicted": ..., "true": ...}`.
         class_names: Of all classes, by label.
         limit: How many pictures at most, from the first on.
+        per_line: How many of them stand side by side.
 
     Raises:
         InputTypeError: The images are not uint8 (N, H, W, 3).
@@ -301,7 +309,7 @@ def plot_explanations(
     for heading, found in several.items():
         some = found.maps[:limit], found.status[:limit]
         rows += map_rows(short_name(heading, limit=TILE_NAME), images[:limit], *some)
-    return plot_sheet(rows, _about(several, class_names)[:limit])
+    return plot_sheet(rows, _about(several, class_names)[:limit], per_line=per_line)
 
 
 def _about(explanations: Mapping[str, Explanation], class_names: Sequence[str]) -> list[str]:
