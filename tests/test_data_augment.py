@@ -5,7 +5,15 @@ import pytest
 import torch
 from scipy import stats
 
-from sightline.data import Augmentation, build_compose
+from sightline.data import (
+    Augmentation,
+    Dataset,
+    ResidentBatches,
+    Split,
+    StreamedBatches,
+    build_compose,
+    preview_augmentation,
+)
 from sightline.data.augment import reseed
 from sightline.errors import SightlineError
 
@@ -205,6 +213,30 @@ def test_crop_flip_and_cutout_are_independent(both_paths):
 def test_alternate_cannot_go_through_albumentations():
     with pytest.raises(SightlineError, match="depends on the epoch"):
         Augmentation(flip="alternate").to_albumentations((8, 8), fill=FILL)
+
+
+def test_the_engine_albumentations_is_that_compose_in_the_batches():
+    images = np.random.default_rng(0).integers(0, 256, (12, 8, 8, 3)).astype(np.uint8)
+    split = Split(images, np.arange(12) % 3)
+    augmentation = Augmentation(crop_padding=2, flip="random", cutout_size=4, engine="albumentations")
+    options = {"batch_size": 4, "fill": FILL, "seed": 3, "num_workers": 0}
+    batches = StreamedBatches(split, augmentation, **options)
+    compose = StreamedBatches(split, augmentation.to_albumentations((8, 8), fill=FILL), **options)
+    for ours, theirs in zip(batches.epoch(1), compose.epoch(1), strict=True):
+        assert torch.equal(ours.images, theirs.images)
+        assert torch.equal(ours.indices, theirs.indices)
+    resumed = list(batches.epoch(1, start=2))
+    assert torch.equal(resumed[0].images, list(compose.epoch(1))[2].images)
+    data = Dataset("noise", ("a", "b", "c"), split, split)
+    seen = preview_augmentation(data, augmentation, [0] * 8)
+    assert len(np.unique(seen, axis=0)) > 1
+    del options["num_workers"]
+    with pytest.raises(SightlineError, match="works on single images; use StreamedBatches"):
+        ResidentBatches(split, augmentation=augmentation, **options)
+    with pytest.raises(SightlineError, match="engine='albumentations' does not know"):
+        Augmentation(flip="alternate", engine="albumentations")
+    with pytest.raises(SightlineError, match="engine is 'kornia'; known: builtin, albumentations"):
+        Augmentation(engine="kornia")
 
 
 def test_a_recipe_list_becomes_a_compose():

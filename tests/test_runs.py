@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 import tomllib
 from pathlib import Path
 
@@ -15,10 +16,18 @@ from PIL import Image
 
 import sightline as sl
 from sightline.audit import check_planted
-from sightline.errors import SightlineError, UntrustedError
+from sightline.errors import MissingExtraError, SightlineError, UntrustedError
 from sightline.models import load_model
 from sightline.predictions import predict, rank_mistakes
-from sightline.runs import existing_folder, explain_pictures, list_runs, new_folder, summarize_run
+from sightline.runs import (
+    existing_folder,
+    explain_pictures,
+    list_runs,
+    new_folder,
+    start_run,
+    summarize_run,
+    train,
+)
 
 SMALL = (
     "model.options={widths=[8, 16, 16]}",
@@ -303,3 +312,36 @@ def test_the_table_of_predictions_names_its_pictures(run):
     pd.testing.assert_frame_equal(table[["path", "hash"]].astype(str), data.test.files.astype(str))
     first = rank_mistakes(run.predictions, limit=1).iloc[0]
     assert first["path"] == data.test.metadata["path"][first["index"]]
+
+
+def test_a_run_through_albumentations_resumes_to_the_same_weights_and_never_through_another_engine(
+    tmp_path, monkeypatch
+):
+    small = [
+        "model.options={widths=[8, 8, 8]}", "training.precision=float32", "data.limit=40",
+        "training.batch_size=16", "augment.cutout_size=8", "augment.engine=albumentations",
+    ]  # fmt: skip
+
+    def started(folder: str, epochs: int) -> sl.Run:
+        changes = [*small, f"training.epochs={epochs}"]
+        return start_run("shapes-quick", changes=changes, out=tmp_path / folder, device="cpu")
+
+    class Stop(sl.Callback):
+        def on_epoch_begin(self, trainer) -> None:
+            if trainer.progress.epoch == 1:
+                raise KeyboardInterrupt
+
+    whole, broken = started("whole", 2), started("broken", 2)
+    train(whole, whole.data(), device="cpu")
+    with pytest.raises(KeyboardInterrupt):
+        train(broken, broken.data(), device="cpu", callbacks=[Stop()])
+    assert tomllib.loads((broken.folder / "recipe.toml").read_text())["augment"]["engine"] == "albumentations"
+    with monkeypatch.context() as without:
+        without.setitem(sys.modules, "albumentations", None)
+        with pytest.raises(MissingExtraError, match="is augmented by albumentations; pip install"):
+            train(sl.load_run(broken.folder), broken.data(), device="cpu")
+        other = started("other", 1)
+        assert tomllib.loads((other.folder / "recipe.toml").read_text())["augment"]["engine"] == "builtin"
+    train(sl.load_run(broken.folder), broken.data(), device="cpu")
+    ends = [(run.folder / "model.safetensors").read_bytes() for run in (whole, broken)]
+    assert ends[0] == ends[1]

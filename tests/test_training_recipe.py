@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from sightline.data import Augmentation
+from sightline.data.augment import has_albumentations
 from sightline.errors import InputError, SightlineError
 from sightline.training import RECIPES, Progress, load_recipe
 
@@ -59,8 +62,9 @@ def test_the_rates_are_those_that_the_sources_named():
 def test_crop_flip_and_hole_are_those_that_the_sources_named():
     mean = (0.5, 0.5, 0.5)
     assert load_recipe("resnet18-cutout16").make_augmentation(mean) == Augmentation(
-        crop_padding=4, crop_p=0.5, flip="random", flip_p=0.5, cutout_size=16, cutout_p=0.5
-    )
+        crop_padding=4, crop_p=0.5, flip="random", flip_p=0.5, cutout_size=16, cutout_p=0.5,
+        engine="albumentations",
+    )  # fmt: skip
     assert load_recipe("custom-resnet-24").make_augmentation(mean) == Augmentation(
         crop_padding=4, flip="random", cutout_size=8
     )
@@ -69,6 +73,25 @@ def test_crop_flip_and_hole_are_those_that_the_sources_named():
     assert names == ["ColorJitter", "ToGray", "Pad", "RandomCrop", "HorizontalFlip", "CoarseDropout"]
     names = [type(t).__name__ for t in load_recipe("resnet18-step").make_augmentation(mean).transforms]
     assert names == ["HorizontalFlip", "ShiftScaleRotate", "CoarseDropout"]
+
+
+def test_the_engine_of_the_augmentation_is_checked_and_stood_in_for(monkeypatch, caplog):
+    with pytest.raises(InputError, match=r"augment\.engine"):
+        load_recipe("resnet18-adam", ["augment.engine=kornia"])
+    with pytest.raises(InputError, match="engine='albumentations' does not know"):
+        load_recipe("cifar10-quick", ["augment.engine=albumentations"])
+    recipe = load_recipe("resnet18-crop-cutout")
+    if has_albumentations():
+        assert recipe.with_present_engine() is recipe
+    monkeypatch.setitem(sys.modules, "albumentations", None)  # as if it were not installed
+    assert load_recipe("resnet18-crop-cutout").lacks_engine
+    assert not caplog.messages  # listing recipes says nothing
+    made = recipe.make_augmentation((0.5, 0.5, 0.5))
+    assert made == Augmentation(crop_padding=4, crop_mode="zero", cutout_size=16, cutout_p=0.5)
+    assert len(caplog.messages) == 1
+    assert "the built-in engine stands in" in caplog.messages[0]
+    assert load_recipe("resnet18-adam").make_augmentation((0.5, 0.5, 0.5)).engine == "builtin"
+    assert len(caplog.messages) == 1
 
 
 def test_changes_reach_every_section(tmp_path, monkeypatch):

@@ -25,6 +25,7 @@ newer version. `Augmentation.to_albumentations` gives the same distribution ther
 from __future__ import annotations
 
 import difflib
+import importlib.util
 import inspect
 import os
 import warnings
@@ -82,6 +83,8 @@ class Augmentation:
         cutout_p: Share of the images that get one.
         cutout_fill: Three values in [0, 1], or "mean" for the fill that is passed to `apply`, the mean of
             the training split.
+        engine: What does it: "builtin", on the device and a batch at a time, or "albumentations", in worker
+            processes and from the same distribution; the latter knows no flip="alternate".
 
     Raises:
         InputError: A value is out of range.
@@ -95,9 +98,14 @@ class Augmentation:
     cutout_size: int = 0
     cutout_p: float = 1.0
     cutout_fill: tuple[float, float, float] | Literal["mean"] = "mean"
+    engine: Literal["builtin", "albumentations"] = "builtin"
 
     def __post_init__(self) -> None:
-        for name, known in (("crop_mode", ("reflect", "zero")), ("flip", ("none", "random", "alternate"))):
+        for name, known in (
+            ("crop_mode", ("reflect", "zero")),
+            ("flip", ("none", "random", "alternate")),
+            ("engine", ("builtin", "albumentations")),
+        ):
             if getattr(self, name) not in known:
                 raise InputError(f"{name} is {getattr(self, name)!r}; known: {', '.join(known)}")
         for name in ("crop_p", "flip_p", "cutout_p"):
@@ -108,6 +116,11 @@ class Augmentation:
                 raise InputError(f"{name} is {getattr(self, name)}; it needs 0 pixels or more")
         if self.flip == "alternate" and self.flip_p != 0.5:
             raise InputError(f"flip='alternate' flips one half; flip_p={self.flip_p} needs flip='random'")
+        if self.flip == "alternate" and self.engine == "albumentations":
+            raise InputError(
+                "flip='alternate' depends on the epoch, which engine='albumentations' does not know; use "
+                "flip='random', or engine='builtin'"
+            )
 
     def draw(self, count: int, image_size: tuple[int, int], *, seed: int, epoch: int) -> Draws:
         """Draw one epoch for `count` images of `image_size` (height, width): a pure function, on the CPU.
@@ -243,6 +256,11 @@ def build_compose(steps: Sequence[Mapping[str, Any]], *, fill: Sequence[float]) 
     """
     library = _import_albumentations()
     return library.Compose([_build(library, step, fill) for step in _steps(steps)])
+
+
+def has_albumentations() -> bool:
+    """Whether the extra `[albumentations]` is installed; nothing is imported."""
+    return importlib.util.find_spec("albumentations") is not None
 
 
 def _import_albumentations() -> ModuleType:

@@ -85,8 +85,8 @@ class StreamedBatches:
     transform: an albumentations.Compose, which is copied, goes over the images one by one in the workers; its
     random stream for each batch is a pure function of (seed, epoch, step), whatever the number of workers. An
     Augmentation, or None, is applied on the device to the whole batch, with the result that `ResidentBatches`
-    has. fill, shuffle, drop_last, shard and the order of the images are those of `ResidentBatches`; of a
-    Compose, each part of a batch has a stream of its own.
+    has; one of engine "albumentations" is made a Compose. fill, shuffle, drop_last, shard and the order of
+    the images are those of `ResidentBatches`; of a Compose, each part of a batch has a stream of its own.
     num_workers: 0 does the work in this process; by default one for each processor, 8 at most. Each has two
     batches ready or in the making, and no other image is in memory if they stay in their files. Workers live
     for an epoch and end with it, also when the consumer stops early or fails.
@@ -112,6 +112,9 @@ class StreamedBatches:
         shard: tuple[int, int] = (0, 1),
     ) -> None:
         self._plan = Plan(len(split), batch_size, seed, shuffle, drop_last, shard)
+        if isinstance(transform, Augmentation) and transform.engine == "albumentations":
+            height, width = split.images.shape[1:3]
+            transform = transform.to_albumentations((height, width), fill=fill)
         if transform is None or isinstance(transform, Augmentation):
             self._augmentation, compose = transform or Augmentation(), None
         else:
@@ -264,6 +267,10 @@ class ResidentBatches:
     ) -> None:
         self._plan = Plan(len(split), batch_size, seed, shuffle, drop_last, shard)
         self._augmentation = augmentation or Augmentation()
+        if self._augmentation.engine != "builtin":
+            raise InputError(
+                f"the engine {self._augmentation.engine!r} works on single images; use StreamedBatches"
+            )
         self._fill = tuple(float(value) for value in fill)
         self._images = torch.from_numpy(np.ascontiguousarray(split.images)).to(device)  # (N, H, W, 3)
         self._labels = torch.from_numpy(split.labels).to(device)
@@ -319,7 +326,7 @@ def preview_augmentation(
     (2, 32, 32, 3)
     """
     split = data.train.take(np.asarray(indices))
-    if isinstance(augmentation, Augmentation):
+    if isinstance(augmentation, Augmentation) and augmentation.engine == "builtin":
         batches = ResidentBatches(
             split,
             augmentation=augmentation,

@@ -22,7 +22,7 @@ from torch import nn
 
 from sightline import distributed, logs
 from sightline.data import DATASETS, Dataset, describe, preview_augmentation
-from sightline.errors import InputError, UntrustedError
+from sightline.errors import InputError, MissingExtraError, UntrustedError
 from sightline.files import sweep, write_json, write_text
 from sightline.models import choose_device, choose_precision, load_model, save_model
 from sightline.models.backbones import backbone_input, is_backbone
@@ -122,7 +122,7 @@ def _checked(recipe: str | Path | Recipe, changes: Sequence[str], trust: Sequenc
 
 def _start(recipe: Recipe, out: str | Path | None, device: str) -> Run:
     torch_device = choose_device(device)
-    resolved = _as_backbone_wants(_absolute(recipe))
+    resolved = _as_backbone_wants(_absolute(recipe.with_present_engine()))
     data = recipe_data(resolved)
     preview_augmentation(data, resolved.make_augmentation(data.mean.tolist()), [0])
     check_methods(resolved)
@@ -225,6 +225,10 @@ class _SaveHistory(Callback):
 
 def _train(run: Run, data: Dataset, *, device: str, callbacks: Sequence[Callback]) -> History:
     recipe, training = run.recipe, run.recipe.training
+    if recipe.lacks_engine:  # the run began with it; another would end at other weights
+        raise MissingExtraError(
+            f"{run.folder} is augmented by albumentations; pip install 'sightline-vision[albumentations]'"
+        )
     model = recipe_model(recipe, data)
     if distributed.leads():  # the folder may be on its machine alone
         environment = read_environment(run.folder)

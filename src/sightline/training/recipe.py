@@ -7,6 +7,7 @@ a name, `package.module:function` works too.
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from pydantic import AfterValidator, Field, PrivateAttr
 from torch import nn
 
 from sightline.data import DATASETS, Augmentation
+from sightline.data.augment import has_albumentations
 from sightline.data.image_files import Interpolation, Resize
 from sightline.errors import InputError, InputTypeError, UntrustedError, nearest
 from sightline.extensions import plugins, resolve
@@ -39,6 +41,8 @@ from sightline.training.callbacks import CALLBACKS, WEIGHT_AVERAGES, Callback, E
 from sightline.training.optimizers import OPTIMIZERS, OptimizerFactory
 from sightline.training.schedules import SCHEDULES, Schedule, cycled_momentum
 from sightline.training.train_step import MIXES, Mix, Objective
+
+log = logging.getLogger(__name__)
 
 FIND = "find"  # in place of the schedule's learning rate
 AUGMENTATIONS: dict[str, Callable[..., Any]] = {"crop_flip_cutout": Augmentation}
@@ -277,8 +281,7 @@ class Recipe(Section):
         fill: three values in [0, 1], the mean of the training split.
         """
         if "transforms" not in self.augment:
-            table = {"name": "crop_flip_cutout", **self.augment}
-            return self._made("augment", table, AUGMENTATIONS, kind="augmentation", fill=fill)
+            return self.with_present_engine()._made_augmentation(fill)
         from sightline.data import build_compose
 
         extra = sorted(set(self.augment) - {"transforms"})
@@ -288,6 +291,25 @@ class Recipe(Section):
                 "say crop, flip and cutout as transforms too"
             )
         return build_compose(self.augment["transforms"], fill=fill)
+
+    def _made_augmentation(self, fill: Sequence[float]) -> Any:
+        table = {"name": "crop_flip_cutout", **self.augment}
+        return self._made("augment", table, AUGMENTATIONS, kind="augmentation", fill=fill)
+
+    @property
+    def lacks_engine(self) -> bool:
+        """Whether the recipe's crop, flip and cutout ask for albumentations, which is not installed."""
+        return self.augment.get("engine") == "albumentations" and not has_albumentations()
+
+    def with_present_engine(self) -> Recipe:
+        """Return the recipe with the built-in engine where its augmentation asks for one that is not here."""
+        if not self.lacks_engine:
+            return self
+        log.warning(
+            "albumentations is not installed: the built-in engine stands in, with the same distribution of "
+            "crops, flips and cutouts"
+        )
+        return self.model_copy(update={"augment": self.augment | {"engine": "builtin"}})
 
     def make_metrics(self) -> dict[str, Callable[[Predictions], float]]:
         """Return the functions of `metrics` by their names; of package.module:function the last part."""
@@ -407,7 +429,7 @@ def _checks(recipe: Recipe, complete: bool) -> Iterator[Callable[[], Any]]:
     if "transforms" in recipe.augment:  # making them needs albumentations, and waits until a run begins
         yield lambda: _check_transforms(recipe.augment["transforms"])
     else:
-        yield lambda: recipe.make_augmentation((0.0, 0.0, 0.0))
+        yield lambda: recipe._made_augmentation((0.0, 0.0, 0.0))
     yield recipe.make_metrics
     yield recipe.make_sections
     yield lambda: recipe.tta_function

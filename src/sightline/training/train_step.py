@@ -214,7 +214,8 @@ def training_batches(
         "shard": shard,
     }  # fmt: skip
     in_files = isinstance(split.images, ImageFiles)
-    if not in_files and (augmentation is None or isinstance(augmentation, Augmentation)):
+    on_device = isinstance(augmentation, Augmentation) and augmentation.engine == "builtin"
+    if not in_files and (augmentation is None or on_device):
         return ResidentBatches(split, augmentation=augmentation, **options)
     return StreamedBatches(split, augmentation, **options)
 
