@@ -210,6 +210,7 @@ def test_the_summary_counts_what_is_there_and_leaves_the_modes_alone(data):
     model.layer1.eval()
     text = summarize(model, data.image_size)
     assert "Total params: 11,173,962" in text
+    assert "Total mult-adds (M): " in text  # and no "Units.MEGABYTES"
     assert "[1, 256, 8, 8]" in text
     assert model.training
     assert not model.layer1.training

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -298,4 +299,6 @@ def summarize(model: nn.Module, image_size: Sequence[int], *, batch_size: int = 
             mode="eval",
             verbose=0,
         )
-    return str(summary)
+    return re.sub(
+        r"Units\.([A-Z])[A-Z]*", r"\1", str(summary)
+    )  # a slip of torchinfo: "Units.MEGABYTES" for M
