@@ -205,8 +205,9 @@ def overview(page: Page, run: sl.Run) -> None:
     minutes = run.history["seconds"].sum() / 60
     page.lines += [
         "",
-        f"Trained on {environment['started'][:10]} on {hardware['processor']}, {hardware['threads']} "
-        f"threads, in {minutes:.0f} minutes with the evaluation after each epoch. {published.note}".strip(),
+        f"Trained on {environment['started'][:10]} on {hardware['processor']} (threads: "
+        f"{hardware['threads']}) in {minutes:.1f} minutes, with the evaluation after each epoch. "
+        f"{published.note}".strip(),
     ]
 
 

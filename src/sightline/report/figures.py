@@ -41,7 +41,7 @@ def sheet(figure: Figure, rows: Sequence[Row], captions: Sequence[str], *, per_l
     caption_height = 0.05 + 0.16 * max((text.count("\n") + 1 for text in captions if text), default=0)
     line_height = caption_height + len(rows) * (1 + _GAP) + 0.12
     lines = -(-number // per_line)
-    margin = 0.95 if any(row.heading for row in rows) else 0.0
+    margin = 0.95 if any(row.heading for row in rows) else 0.04  # a letter may begin left of its place
     width, height = margin + across * (1 + _GAP), lines * line_height
     figure.set_size_inches(width * _TILE_INCHES, height * _TILE_INCHES)
     figure.set_layout_engine("none")
