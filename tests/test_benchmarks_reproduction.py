@@ -110,7 +110,8 @@ def test_a_run_gets_a_page_with_every_figure_and_keeps_its_folder(script, tmp_pa
     for name in shown:
         picture = tmp_path / "pages" / name
         assert picture.stat().st_size <= 150_000
-        assert Image.open(picture).width > 300
+        with Image.open(picture) as opened:
+            assert opened.width > 300
     log = [line for line in text.splitlines() if f" {run.history['train_loss'][0]:.4f} " in line]
     assert len(log) == 1
     assert log[0].startswith("| 1 | ")
