@@ -87,8 +87,11 @@ def keep_outputs(path: Path, executed: dict[str, nbformat.NotebookNode], note: s
             cell.execution_count = executed[name].execution_count
             cell.outputs = copy.deepcopy(executed[name].outputs)
             for output in cell.outputs:
-                if "image/png" in output.get("data", {}):
-                    small(output["data"], colours)
+                data = output.get("data", {})
+                if "image/png" in data:
+                    small(data, colours)
+                if "text/html" in data:  # what a reader sees; the plain text of an audit is all its numbers
+                    data["text/plain"] = data["text/plain"][:2000]
         text = nbformat.writes(notebook)
         if len(text.encode()) <= MOST_BYTES:
             path.write_text(text + "\n", encoding="utf-8")
