@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import tomli_w
+from pydantic import TypeAdapter
 
 from sightline.errors import DamagedFileError, InputError, NotFoundError, nearest
 from sightline.extensions import is_trusted
@@ -77,11 +78,8 @@ def load_figures() -> dict[str, Figures]:
     >>> load_figures()["cifar10-quick"].test
     (90.46, 90.99, 91.01)
     """
-    table = json.loads(_recipes_folder().joinpath("figures.json").read_text(encoding="utf-8"))["recipes"]
-    return {
-        name: Figures(**{key: tuple(v) if isinstance(v, list) else v for key, v in row.items()})
-        for name, row in table.items()
-    }
+    table = json.loads(_recipes_folder().joinpath("figures.json").read_text(encoding="utf-8"))
+    return TypeAdapter(dict[str, Figures]).validate_python(table["recipes"])
 
 
 def load_recipe(

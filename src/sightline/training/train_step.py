@@ -214,9 +214,9 @@ def training_batches(
         "shard": shard,
     }  # fmt: skip
     in_files = isinstance(split.images, ImageFiles)
-    on_device = isinstance(augmentation, Augmentation) and augmentation.engine == "builtin"
-    if not in_files and (augmentation is None or on_device):
-        return ResidentBatches(split, augmentation=augmentation, **options)
+    if augmentation is None or (isinstance(augmentation, Augmentation) and augmentation.engine == "builtin"):
+        if not in_files:
+            return ResidentBatches(split, augmentation=augmentation, **options)
     return StreamedBatches(split, augmentation, **options)
 
 
