@@ -213,10 +213,10 @@ def training_batches(
         "batch_size": batch_size, "seed": seed, "device": device, "drop_last": False, "fill": fill,
         "shard": shard,
     }  # fmt: skip
-    in_files = isinstance(split.images, ImageFiles)
-    if augmentation is None or (isinstance(augmentation, Augmentation) and augmentation.engine == "builtin"):
-        if not in_files:
-            return ResidentBatches(split, augmentation=augmentation, **options)
+    if not isinstance(split.images, ImageFiles) and (
+        augmentation is None or (isinstance(augmentation, Augmentation) and augmentation.engine == "builtin")
+    ):
+        return ResidentBatches(split, augmentation=augmentation, **options)
     return StreamedBatches(split, augmentation, **options)
 
 
