@@ -139,13 +139,16 @@ def find_lr(recipe, changes, trust, device, steps, every, apply, out, as_json, q
     from sightline.report import write_range_test
     from sightline.runs import apply_lr, describe_range_test, new_folder, range_test, recipe_data, recipe_file
     from sightline.runs.find_lr import describe_rules
+    from sightline.runs.pipeline import as_backbone_wants
     from sightline.training import load_recipe
 
     if apply and (changes or given["data"] or given["epochs"]):
         raise click.UsageError(
             "--apply writes the learning rate alone; write the other changes into the recipe first"
         )
-    checked = load_recipe(recipe, all_changes(changes, given), trust=trust)
+    checked = as_backbone_wants(
+        load_recipe(recipe, all_changes(changes, given), trust=trust).with_present_engine()
+    )
     # Before the sweeps, which take their time.
     target = distributed.leader_does(lambda: recipe_file(recipe, out)) if apply else None
     with log_shown(to_stderr=as_json, quiet=quiet):

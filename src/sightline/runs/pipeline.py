@@ -122,7 +122,7 @@ def _checked(recipe: str | Path | Recipe, changes: Sequence[str], trust: Sequenc
 
 def _start(recipe: Recipe, out: str | Path | None, device: str) -> Run:
     torch_device = choose_device(device)
-    resolved = _as_backbone_wants(_absolute(recipe.with_present_engine()))
+    resolved = as_backbone_wants(_absolute(recipe.with_present_engine()))
     data = recipe_data(resolved)
     preview_augmentation(data, resolved.make_augmentation(data.mean.tolist()), [0])
     check_methods(resolved)
@@ -340,7 +340,7 @@ def _absolute(recipe: Recipe) -> Recipe:
     return recipe.model_copy(update=updated)
 
 
-def _as_backbone_wants(recipe: Recipe) -> Recipe:
+def as_backbone_wants(recipe: Recipe) -> Recipe:
     """The recipe with a backbone's size and interpolation, for pictures in files and no size of their own."""
     section, model = recipe.data, recipe.model
     files = Path(section.name).exists() and Path(section.name).suffix != ".npz"

@@ -172,7 +172,8 @@ def _range_test(table: pd.DataFrame, card: dict[str, Any]) -> Diagram | None:
     low, high = limits
     suggestions, chosen = card.get("suggestions", {}), card.get("recommended", "")
     flat = plane(
-        "Thin: the loss of each batch. Thick: the same, smoothed. Vertical: what each rule suggests.",
+        "Thin: the loss of each batch. Thick: the same, smoothed. Vertical: "
+        f"{'what each rule suggests' if len(suggestions) > 1 else 'the suggestion'}.",
         "Loss against learning rate in the range test. Suggested: "
         + ", ".join(f"{name} {learning_rate(rate)}" for name, rate in suggestions.items())
         + ".",
