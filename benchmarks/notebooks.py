@@ -85,7 +85,9 @@ def keep_outputs(path: Path, executed: dict[str, nbformat.NotebookNode], note: s
             notebook.cells.insert(1, cell)
         for name, cell in cells_of(notebook).items():
             cell.execution_count = executed[name].execution_count
-            cell.outputs = copy.deepcopy(executed[name].outputs)
+            # What went to stderr is advice about this machine's Jupyter.
+            told = [output for output in executed[name].outputs if output.get("name") != "stderr"]
+            cell.outputs = copy.deepcopy(told)
             for output in cell.outputs:
                 data = output.get("data", {})
                 if "image/png" in data:
