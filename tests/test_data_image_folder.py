@@ -61,10 +61,12 @@ def test_broken_files_are_skipped_and_named_and_others_ignored(two_classes, monk
     dataset = load_data(two_classes)
     assert len(dataset.train) + len(dataset.test) == 20
     reasons = dict(line.split(": ", 1) for line in dataset.skipped)
-    assert set(reasons) == {"cat/torn.png", "dog/text.jpg", "dog/bomb.png"}
+    ignored = {"cat/notes.txt", "cat/Thumbs.db"}
+    assert set(reasons) == {"cat/torn.png", "dog/text.jpg", "dog/bomb.png"} | ignored
+    assert reasons["cat/notes.txt"] == "no picture file"
     assert reasons["dog/bomb.png"] == "10100 pixels are more than the limit of 10000"
     assert "cannot identify image file" in reasons["dog/text.jpg"]
-    assert len(describe(dataset)["skipped"]) == 3
+    assert len(describe(dataset)["skipped"]) == 5
 
 
 def test_pictures_of_many_sizes_become_squares_of_one(two_classes):
@@ -109,12 +111,12 @@ def test_metadata_names_the_file_of_each_image(two_classes):
 
 def test_class_folders_that_do_not_fit_are_errors(tmp_path):
     _save(tmp_path / "train/cat/1.png")
-    with pytest.raises(SightlineError, match=r"train has 1 class folders; a data set needs two or more"):
+    with pytest.raises(
+        SightlineError, match=r"train has 1 class folders with pictures; a data set needs two or more"
+    ):
         load_data(tmp_path)
     (tmp_path / "train/dog").mkdir()
-    with pytest.raises(
-        SightlineError, match=r"the class folder .*train/dog has no picture; add some or remove it"
-    ):
+    with pytest.raises(SightlineError, match=r"the class folder .*train/dog has no picture: skipped"):
         load_data(tmp_path)
     (tmp_path / "train/dog/1.png").write_text("broken")
     with pytest.raises(
@@ -127,3 +129,46 @@ def test_class_folders_that_do_not_fit_are_errors(tmp_path):
         SightlineError, match="test has the class 'cow', which is not in train/; add it there"
     ):
         load_data(tmp_path)
+
+
+def test_what_loading_decides_is_said(two_classes):
+    (two_classes / "bird").mkdir()
+    _save(two_classes / "emu/1.png", (90, 0, 0))
+    (two_classes / "labels.csv").write_text("path,label\n")
+    for number in range(30):
+        (two_classes / f"cat/{number}.xml").write_text("<box/>")
+    (two_classes / "cat/photo.heic").write_bytes(b"heic")
+    data = load_data(two_classes)
+    manifest = two_classes / "labels.csv"
+    assert data.notes == (
+        f"{manifest} lies beside the pictures and is not read; to load by it: --data {manifest}",
+        f"the class folder {two_classes / 'bird'} has no picture: skipped",
+        "class 'emu' has no test image; trained on: 1",
+    )
+    assert data.class_names == ("cat", "dog", "emu")
+    assert "30 files ending in .xml (the first: cat/0.xml): no picture file" in data.skipped
+    assert any(line.startswith("cat/photo.heic: ") for line in data.skipped)
+
+
+def test_near_duplicates_stay_on_one_side(tmp_path):
+    rng = np.random.default_rng(0)
+    for number in range(40):
+        pixels = rng.integers(0, 250, (8, 9, 3), dtype=np.uint8).repeat(2, axis=0).repeat(2, axis=1)
+        for copy in range(3):
+            path = tmp_path / ("a" if number % 2 else "b") / f"{number}-{copy}.png"
+            path.parent.mkdir(exist_ok=True)
+            Image.fromarray(pixels + np.uint8(copy)).save(path)
+    cut = load_data(tmp_path)
+    kept = load_data(tmp_path, keep_together="near-duplicates")
+    sides = []
+    for data in (cut, kept):
+        numbers = [
+            {path.split("-")[0] for path in split.metadata["path"]} for split in (data.train, data.test)
+        ]
+        sides.append(len(numbers[0] & numbers[1]))
+    assert sides[0] > 5
+    assert sides[1] == 0
+    assert kept.notes[0] == "near-duplicates are kept in one split: 80 images look like another one"
+    assert len(kept.test) == 24
+    with pytest.raises(SightlineError, match="keep_together is 'copies'; known: near-duplicates"):
+        load_data(tmp_path, keep_together="copies")

@@ -51,7 +51,9 @@ trust = click.option(
     help="Import MODULE (package.module) if the file names a function in it; may be given several times.",
 )
 recipe = together(
-    click.option("--data", help="Data set: a name, an image folder or an .npz file."),
+    click.option(
+        "--data", help="Data set: a name, an image folder, a manifest (.csv, .parquet) or an .npz file."
+    ),
     data_dir,
     click.option("--model", help="Network: a name, timm/NAME, torchvision/NAME, hf/NAME, module:function."),
     click.option("--weights", type=PATH, help="Weights to start from: safetensors, or a state dict."),

@@ -22,19 +22,25 @@ import pandas as pd
 
 from sightline.data.image_files import ImageFiles, Resizing, content_hash, pixel_sums
 from sightline.data.shapes.truth import PlantedTruth
+from sightline.data.splits import grouped_split
 from sightline.errors import InputError
 
 
-def stratified_split(labels: np.ndarray, *, test_fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def stratified_split(
+    labels: np.ndarray, *, test_fraction: float, seed: int, groups: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Return the indices of a training and a test split, both in ascending order.
 
-    Of each class the share `test_fraction` is tested, at least one image, and at least one is left to
-    train on; a class of one image is trained on.
+    With `groups`, (N,), none is in both; see `grouped_split`. Otherwise of each class the share
+    `test_fraction` is tested, at least one image, and at least one is left to train on; a class of one image
+    is trained on.
 
     >>> train, test = stratified_split(np.array([0, 0, 0, 0, 1, 1]), test_fraction=0.25, seed=0)
     >>> len(train), len(test)
     (4, 2)
     """
+    if groups is not None:
+        return grouped_split(labels, groups, test_fraction=test_fraction, seed=seed)
     rng = np.random.default_rng(seed)
     tested = np.zeros(len(labels), bool)
     for label in np.unique(labels):
@@ -113,6 +119,11 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    @property
+    def groups(self) -> np.ndarray | None:
+        """The column `group` of the metadata, (N,): what must not be cut by a split; None without one."""
+        return self.metadata["group"].to_numpy() if "group" in self.metadata else None
 
     @functools.cached_property
     def files(self) -> pd.DataFrame:

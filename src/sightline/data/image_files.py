@@ -80,6 +80,10 @@ class Resizing:
 @functools.cache
 def _formats() -> tuple[str, ...]:
     Image.init()
+    with contextlib.suppress(ImportError):  # reads .heic where it is installed
+        import pillow_heif  # pyright: ignore[reportMissingImports]
+
+        pillow_heif.register_heif_opener()
     # Pillow hands EPS to Ghostscript, a program that runs what the file says.
     return tuple(sorted(set(Image.OPEN) - {"EPS"}))
 

@@ -12,6 +12,7 @@ from sightline.data.cifar import load_cifar
 from sightline.data.dataset import Dataset, stratified_subset
 from sightline.data.image_files import ImageFiles, Interpolation, Resize
 from sightline.data.image_folder import load_folder, size_pair
+from sightline.data.manifest import MANIFESTS, Columns, load_manifest
 from sightline.data.npz import load_npz
 from sightline.data.shapes.generate import load_shapes
 from sightline.errors import InputError, InputTypeError, nearest
@@ -48,14 +49,19 @@ def load_data(
     seed: int = 0,
     test_fraction: float = 0.2,
     stream: bool | Literal["auto"] = "auto",
+    path_column: str = "path",
+    label_column: str = "label",
+    split_column: str = "split",
+    group: str = "",
+    keep_together: Literal["", "near-duplicates"] = "",
     trust: Collection[str] | None = None,
 ) -> Dataset:
-    """Return a data set by name, from a folder of pictures or a `.npz` file, or from a function.
+    """Return a data set by name, from a folder of pictures, a manifest or a `.npz` file, or from a function.
 
     Args:
-        name: A key of :data:`DATASETS`, a folder, an `.npz` file, a plugin's name, "package.module:function",
-            a function, or a Dataset, which is passed through. A function is given `data_dir` and `seed` if
-            it has arguments with these names.
+        name: A key of :data:`DATASETS`, a folder, a manifest (`.csv`, `.parquet`), an `.npz` file, a
+            plugin's name, "package.module:function", a function, or a Dataset, which is passed through. A
+            function is given `data_dir` and `seed` if it has arguments with these names.
         data_dir: Where the files of a named data set lie.
         image_size: Side in pixels, or height and width, that a folder's pictures are brought to; see
             `load_folder`.
@@ -66,6 +72,11 @@ def load_data(
         seed: Of whatever is drawn: generated pictures, a split, the images that a limit keeps.
         test_fraction: Share of a folder or an `.npz` file that is tested, where it has no test split.
         stream: Whether a folder's pictures stay in their files; see `load_folder`.
+        path_column, label_column, split_column: What the columns of a manifest are called; see
+            `load_manifest`.
+        group: The manifest's column of groups, none of which is in both splits; by default "group", if there
+            is one.
+        keep_together: "near-duplicates" keeps pictures that look alike in one split, where it is drawn here.
         trust: Modules that may be imported for a name that stands in a file; None for a name of your own.
 
     Raises:
@@ -93,12 +104,25 @@ def load_data(
             test_fraction=test_fraction,
             seed=seed,
             stream=stream,
+            keep_together=keep_together,
+        )
+    elif Path(name).suffix.lower() in MANIFESTS and Path(name).is_file():
+        dataset = load_manifest(
+            name,
+            columns=Columns(path_column, label_column, split_column, group),
+            image_size=image_size,
+            resize=resize,
+            interpolation=interpolation,
+            test_fraction=test_fraction,
+            seed=seed,
+            stream=stream,
+            keep_together=keep_together,
         )
     elif Path(name).suffix == ".npz" and Path(name).is_file():
         dataset = load_npz(name, test_fraction=test_fraction, seed=seed)
     else:
         raise InputError(
-            f"no data set {str(name)!r}, and no folder or .npz file at that path; "
+            f"no data set {str(name)!r}, and no folder, .csv, .parquet or .npz file at that path; "
             + nearest(str(name), [*DATASETS, *plugins("data")])
         )
     _check_size(dataset, image_size)

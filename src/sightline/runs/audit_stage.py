@@ -25,6 +25,7 @@ from sightline.attribution.methods import takes_context
 from sightline.audit import Audit, Evidence, make_audit, measure_robustness, write_audit
 from sightline.audit.result import SplitName
 from sightline.data import Dataset, Split
+from sightline.data.splits import fold_indices
 from sightline.errors import InputError
 from sightline.files import hold, write_atomic
 from sightline.models import choose_device, choose_precision, to_float
@@ -131,7 +132,8 @@ def recipe_of_folds(own: Recipe, wanted: str | Path | Recipe | None) -> Recipe:
 def out_of_fold(recipe: Recipe, data: Dataset, *, folds: int, device: str = "auto") -> np.ndarray:
     """Return the probabilities of each training image by a model that was trained without it, (N, C).
 
-    The training split is dealt out in `folds` parts of like classes; one model is trained without each.
+    The training split is dealt out in `folds` parts of like classes, no group in two; one model is trained
+    without each.
 
     Args:
         recipe: What the models are trained by; its data section does not count.
@@ -142,14 +144,9 @@ def out_of_fold(recipe: Recipe, data: Dataset, *, folds: int, device: str = "aut
     Raises:
         InputError: Fewer than 2 folds, or more than the rarest class has images.
     """
-    from sklearn.model_selection import StratifiedKFold
-
-    labels, counts = data.train.labels, np.bincount(data.train.labels)
-    rarest = int(counts[counts > 0].min())
-    if not 2 <= folds <= rarest:
-        raise InputError(f"{folds} folds; the rarest class has {rarest} images, so 2 to {rarest} fit")
+    labels, groups = data.train.labels, data.train.groups
+    parts = list(fold_indices(labels, folds, seed=recipe.training.seed, groups=groups))
     log.info("%d models by the recipe %s (%s), each without one fold", folds, recipe.name, recipe.model.name)
-    parts = StratifiedKFold(folds, shuffle=True, random_state=recipe.training.seed).split(labels, labels)
     probabilities = np.full((len(labels), data.num_classes), np.nan)
     for number, (rest, held) in enumerate(parts, 1):
         log.info("fold %d of %d: %d images to train on, %d to judge", number, folds, len(rest), len(held))

@@ -304,6 +304,11 @@ def recipe_data(recipe: Recipe) -> Dataset:
         seed=section.seed,
         test_fraction=section.test_fraction,
         stream=section.stream,
+        path_column=section.path_column,
+        label_column=section.label_column,
+        split_column=section.split_column,
+        group=section.group,
+        keep_together=section.keep_together,
         trust=recipe.trust(section.name),
     )
     return apply_decisions(data, read_decisions(Path(section.fixes))) if section.fixes else data

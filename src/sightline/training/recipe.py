@@ -72,13 +72,15 @@ RunName = Annotated[str, AfterValidator(_folder_name)]
 class DataSection(Section):
     """Which images.
 
-    name: a data set's name, a folder, an .npz file or a function. dir: where a named data set's files are.
+    name: a data set's name, a folder, a manifest, an .npz file or a function. dir: where a named data set's
+        files are.
     image_size: side that a folder's pictures are brought to, or [height, width]; 0 for what fits them.
     resize: "crop" cuts off what hangs over, "pad" fills up with grey, "stretch" distorts. interpolation: of
     scaling. limit: images per split, 0 for all. seed: of generated images, of a folder's split, of what a
     limit keeps; that of training is apart. stream: whether a folder's pictures stay in their files; "auto"
     for more than a quarter of the memory. fixes: a file of decisions from a report; images are relabelled and
-    dropped by it.
+    dropped by it. path_column, label_column, split_column, group: what the columns of a manifest are called.
+    keep_together: "near-duplicates" are kept in one split.
     """
 
     name: Text = "shapes"
@@ -91,6 +93,11 @@ class DataSection(Section):
     seed: Seed = 0
     stream: Literal[True, False, "auto"] = "auto"
     fixes: Text = ""
+    path_column: Text = "path"
+    label_column: Text = "label"
+    split_column: Text = "split"
+    group: Text = ""
+    keep_together: Literal["", "near-duplicates"] = ""
 
 
 class ModelSection(Section):
@@ -454,7 +461,8 @@ def _check_data(recipe: Recipe) -> None:
     if not _FOREIGN.fullmatch(name) and name not in plugins("data"):
         near = nearest(name, [*DATASETS, *plugins("data")])
         raise InputError(
-            f"recipe: data.name: no data set {name!r}, and no folder or .npz file at that path; {near}"
+            f"recipe: data.name: no data set {name!r}, and no folder, .csv, .parquet or .npz file at that "
+            f"path; {near}"
         )
     resolve("data", name, DATASETS, trust=recipe.trust(name))
 

@@ -337,7 +337,7 @@ def hold_out(split: Split, share: float, seed: int) -> tuple[np.ndarray, Split |
         return np.arange(len(split)), None
     if not 0 < share < 1:
         raise InputError(f"validation is {share}; it needs a share of the training images, from 0 to below 1")
-    kept, held = stratified_split(split.labels, test_fraction=share, seed=seed)
+    kept, held = stratified_split(split.labels, test_fraction=share, seed=seed, groups=split.groups)
     if not len(held):
         raise InputError(f"validation={share} of {len(split)} training images leaves no image to validate on")
     return kept, split.take(held)
