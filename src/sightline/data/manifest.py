@@ -14,9 +14,10 @@ from __future__ import annotations
 import ast
 import os
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -163,13 +164,14 @@ def _checked_rows(
         for row, name, reason in zip(rows["row"], rows["path"], reasons, strict=True)
         if reason
     ]
-    return rows[[not reason for reason in reasons]].reset_index(drop=True), problems
+    fits = np.flatnonzero([not reason for reason in reasons])
+    return rows.iloc[fits].reset_index(drop=True), problems
 
 
 def _reasons(path: Path, rows: pd.DataFrame) -> list[str]:
     """Why each row is left out; "" for one that fits."""
     seen: dict[str, int] = {}
-    labels = rows.groupby("path")["label"].nunique()
+    labels: dict[str, int] = rows.groupby("path")["label"].nunique().to_dict()
     found = []
     for row in rows.to_dict("records"):
         name, reason = row["path"], ""
@@ -194,7 +196,7 @@ def _reasons(path: Path, rows: pd.DataFrame) -> list[str]:
     return found
 
 
-def _splits(given: pd.Series) -> list[str]:
+def _splits(given: Iterable[Any]) -> list[str]:
     words = [_text(word).lower() for word in given]
     tested = next((word for word in _TEST if word in words), "")
     return ["train" if word in _TRAIN else "test" if word and word == tested else word for word in words]
@@ -208,7 +210,7 @@ def _text(value: object) -> str:
     return str(value).strip()
 
 
-def _numbers(column: pd.Series) -> pd.Series:
+def _numbers(column: Any) -> Any:
     """A column of texts as numbers, where all of them are."""
     try:
         return pd.to_numeric(column)
@@ -216,7 +218,7 @@ def _numbers(column: pd.Series) -> pd.Series:
         return column.astype(str)
 
 
-def _refuse_many_labels(path: Path, labels: pd.Series) -> None:
+def _refuse_many_labels(path: Path, labels: Iterable[Any]) -> None:
     several = "several labels of one picture are not supported; give each row one label"
     if any(isinstance(one, list | tuple | set | np.ndarray) for one in labels):
         raise InputError(f"{path} has lists in its column of labels: {several}")

@@ -58,7 +58,7 @@ def open_pictures(paths: Sequence[str], resizing: Resizing, *, stream: bool, roo
     if not stream:
         return OpenedPictures(stacked, hashes, rows, failures)
     how: dict[str, Any] = {"resize": resizing.rule, "interpolation": resizing.interpolation}
-    files = ImageFiles([paths[row] for row in rows], size=resizing.size, sums=stacked, **how)
+    files = ImageFiles([str(paths[row]) for row in rows.tolist()], size=resizing.size, sums=stacked, **how)
     return OpenedPictures(files, hashes, rows, failures)
 
 
