@@ -94,7 +94,7 @@ def test_the_facade_is_this_list_of_names():
         "plot_class_accuracy",
         "plot_confusion", "plot_curves", "plot_explanations", "plot_images", "plot_learning_rate",
         "plot_mistakes", "plot_range_test",
-        "predict", "preflight", "rank_mistakes", "run", "summarize", "to_float", "write_report",
+        "predict", "preflight", "probe", "rank_mistakes", "run", "summarize", "to_float", "write_report",
     ]  # fmt: skip
     for name in sightline.__all__:
         assert not isinstance(getattr(sightline, name), types.ModuleType), name

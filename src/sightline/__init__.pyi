@@ -41,6 +41,7 @@ from .training import History as History
 from .training import find_learning_rate as find_learning_rate
 from .training import fit as fit
 from .training import load_recipe as load_recipe
+from .training import probe as probe
 
 __version__: str
 
@@ -83,6 +84,7 @@ __all__ = [
     "plot_range_test",
     "predict",
     "preflight",
+    "probe",
     "rank_mistakes",
     "run",
     "summarize",

@@ -316,6 +316,11 @@ class ImageFiles:
             images[number] = result
         return images
 
+    def stamps(self) -> list[str]:
+        """Return for each picture what changes when its pixels do: its file's path, size, time; resizing."""
+        found = [(path, Path(path).stat()) for path in map(os.fsdecode, self._paths)]
+        return [f"{path!r} {one.st_size} {one.st_mtime_ns} {self.resizing}" for path, one in found]
+
     def blocks(self, size: int) -> Iterator[np.ndarray]:
         """Yield all images in order, `size` at a time; the next block is read while this one is used."""
         parts = [slice(start, start + size) for start in range(0, len(self), size)]

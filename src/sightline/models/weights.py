@@ -99,11 +99,17 @@ def state_problem(found: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.
     return None
 
 
-def state_hash(*modules: nn.Module) -> str:
-    """Return the SHA-256 of the names, types and values of all tensors, as 64 hexadecimal digits."""
+def state_hash(module: nn.Module, *, without: str = "") -> str:
+    """Return the SHA-256 of the build of a module and of its tensors, as 64 hexadecimal digits.
+
+    without: the name of a submodule that does not count.
+    """
     digest = hashlib.sha256()
-    for module in modules:
-        for name, tensor in module.state_dict().items():
+    for name, part in module.named_modules():
+        if name != without:
+            digest.update(f"{name} {type(part).__qualname__} {part.extra_repr()}\n".encode())
+    for name, tensor in module.state_dict().items():
+        if not without or not name.startswith(f"{without}."):
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
             digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()

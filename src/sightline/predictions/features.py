@@ -3,22 +3,36 @@
     predictions, features = predict_features(model, data.test, class_names=data.class_names)
 
 Two images with alike features look alike to the model, whatever their pixels say.
+
+`cached_features` keeps them on disk by weights and picture: what was seen once is not computed again.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import logging
+import os
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import nn
 
-from sightline.data import Split
+from sightline import logs
+from sightline.data import ImageFiles, Split
 from sightline.errors import InputError
+from sightline.files import write_atomic
+from sightline.models import device_of, evaluating, to_float
 from sightline.models.layers import layer_name
+from sightline.models.weights import state_hash
 from sightline.predictions.inference import predict
 from sightline.predictions.table import Predictions
+
+log = logging.getLogger(__name__)
+
+_BLOCK = 256  # pictures whose features are written at once: so much is lost at most when a run is stopped
 
 
 def predict_features(
@@ -86,3 +100,107 @@ def head_inputs(model: nn.Module) -> Iterator[list[tuple[nn.Linear, torch.Tensor
     finally:
         for handle in handles:
             handle.remove()
+
+
+def linear_head(model: nn.Module, split: Split) -> nn.Linear:
+    """Return the linear layer that runs last; found by one image.
+
+    Raises:
+        InputError: There is none, or it does not read one vector per image.
+    """
+    first = to_float(split.images[:1]).to(device_of(model))
+    with torch.inference_mode(), evaluating(model), head_inputs(model) as read:
+        model(first)
+    if not read or read[-1][1].ndim != 2:
+        raise InputError(
+            f"{type(model).__name__} does not end with a linear layer that reads one vector per image; "
+            "a probe fits such a layer: end the model with one"
+        )
+    return read[-1][0]
+
+
+def cache_folder() -> Path:
+    """Return where features are kept: `features` in the cache, which SIGHTLINE_CACHE names."""
+    import pooch  # slow to import
+
+    return Path(os.environ.get("SIGHTLINE_CACHE") or pooch.os_cache("sightline")) / "features"
+
+
+def cached_features(
+    model: nn.Module,
+    split: Split,
+    *,
+    class_names: Sequence[str],
+    cache: Path | None,
+    precision: str = "float32",
+) -> np.ndarray:
+    """Return what the last linear layer reads of every image, (N, D) float32; from the cache what it has.
+
+    The rest is computed in blocks, and each is written as soon as it is there. The cache knows the model by
+    its build and its weights, without the last layer; a picture by its pixels, or by its file where it is
+    streamed. What is in the cache and cannot be read is computed again.
+
+    Args:
+        model: Ends with an `nn.Linear`.
+        split: N images.
+        class_names: C names.
+        cache: A folder, made if it is not there; None for no cache.
+        precision: As of `predict`.
+
+    Raises:
+        InputError: As `predict_features` does.
+    """
+    head = layer_name(model, linear_head(model, split))
+    folder = None if cache is None else cache / f"{state_hash(model, without=head)[:32]}-{precision}"
+    keys = _picture_keys(split)
+    known = _kept(folder)
+    missing = np.array([number for number, key in enumerate(keys) if key not in known], int)
+    with logs.stage("features", total=len(missing)) as progress:
+        for rows in (missing[start : start + _BLOCK] for start in range(0, len(missing), _BLOCK)):
+            part = split.take(rows)
+            _, found = predict_features(model, part, class_names=class_names, precision=precision)
+            known.update(zip((keys[row] for row in rows), found, strict=True))
+            folder = _keep(folder, [keys[row] for row in rows], found)
+            progress.advance(len(rows))
+    if len(missing) < len(keys):
+        log.info("features of %d of %d images were in the cache", len(keys) - len(missing), len(keys))
+    return np.stack([known[key] for key in keys])
+
+
+def _picture_keys(split: Split) -> list[bytes]:
+    images = split.images
+    if isinstance(images, ImageFiles):
+        return [hashlib.sha256(stamp.encode()).digest() for stamp in images.stamps()]
+    shape = str(images.shape[1:]).encode()
+    return [hashlib.sha256(shape + np.ascontiguousarray(image).tobytes()).digest() for image in images]
+
+
+def _kept(folder: Path | None) -> dict[bytes, np.ndarray]:
+    """Features by key, of all blocks in the folder."""
+    found: dict[bytes, np.ndarray] = {}
+    for path in sorted(folder.glob("*.npz")) if folder is not None else ():
+        try:
+            with np.load(path) as block:
+                keys, features = block["keys"], block["features"]
+            if features.dtype != np.float32 or features.ndim != 2 or keys.shape != (len(features), 32):
+                raise ValueError("arrays of another shape")
+        except Exception as error:  # a damaged archive can make numpy raise anything
+            log.warning("%s cannot be read (%s); its features are computed again", path, error)
+            continue
+        found.update(zip((key.tobytes() for key in keys), features, strict=True))
+    return found
+
+
+def _keep(folder: Path | None, keys: list[bytes], features: np.ndarray) -> Path | None:
+    """Write a block; return the folder, None if it cannot be written."""
+    if folder is None:
+        return None
+    name = hashlib.sha256(b"".join(keys)).hexdigest()[:32]
+    arrays = {"keys": np.frombuffer(b"".join(keys), np.uint8).reshape(-1, 32), "features": features}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomic(folder / f"{name}.npz", lambda file: np.savez(file, **arrays))
+    except OSError as error:
+        log.warning("features are not kept: %s cannot be written (%s)", folder, error.strerror or error)
+        return None
+    return folder

@@ -56,6 +56,32 @@ class Predictions:
         if self.files is not None and len(self.files) != n:
             raise InputError(f"files has {len(self.files)} rows; {n} labels need {n}")
 
+    @classmethod
+    def from_probabilities(
+        cls, probabilities: np.ndarray, labels: np.ndarray, class_names: tuple[str, ...]
+    ) -> Predictions:
+        """Return the predictions of rows of probabilities: their logarithms are logits.
+
+        Args:
+            probabilities: (N, C), each row sums to 1.
+            labels: (N,) integers in 0..C-1.
+            class_names: C strings.
+
+        Raises:
+            InputError: A row is not of probabilities, or shapes do not agree.
+
+        >>> Predictions.from_probabilities(np.array([[0.25, 0.75]]), np.array([1]), ("cat", "dog")).confidence
+        array([0.75])
+        """
+        rows = np.asarray(probabilities, np.float64)
+        if rows.ndim != 2 or not np.isfinite(rows).all() or rows.min(initial=0) < 0:
+            raise InputError(f"probabilities are {rows.shape}; they need (N, C) numbers of 0 or more")
+        sums = rows.sum(axis=1)
+        if len(rows) and np.abs(sums - 1).max() > 1e-3:
+            worst = int(np.abs(sums - 1).argmax())
+            raise InputError(f"row {worst} of the probabilities sums to {sums[worst]:.4g}; it needs 1")
+        return cls(np.log(np.maximum(rows, 1e-12)), labels, tuple(class_names))
+
     def __len__(self) -> int:
         return len(self.labels)
 

@@ -137,6 +137,8 @@ def measure(
     kept = (
         f"best validation loss (epoch {epoch})" if recipe.training.keep == "best" else f"last epoch ({epoch})"
     )
+    if recipe.training.method == "probe":
+        kept = f"linear probe, its penalty by {recipe.probe.folds} folds"
     metrics: dict[str, Any] = {
         "accuracy": accuracy(predictions),
         "loss": float(predictions.loss.mean()),

@@ -34,6 +34,7 @@ CHECKPOINT = "checkpoint.pt"
 HISTORY = "history.csv"
 STEPS = "steps.csv"
 DYNAMICS = "dynamics.npz"
+OUT_OF_FOLD = "out_of_fold.parquet"
 MODEL_CARD = "model.json"
 WEIGHTS = "model.safetensors"
 PREDICTIONS = "predictions.parquet"
@@ -64,6 +65,7 @@ ARTIFACTS: dict[str, Artifact] = {
         Artifact(HISTORY, "a row per epoch"),
         Artifact(STEPS, "a row per training step"),
         Artifact(DYNAMICS, "margin and probability of each training image in each epoch"),
+        Artifact(OUT_OF_FOLD, "of a probe: each training image by a fit that has not seen it", SCHEMA),
         Artifact(MODEL_CARD, "how to make the network that the weights belong to", SCHEMA),
         Artifact(WEIGHTS, "the trained weights"),
         Artifact(PREDICTIONS, "label and logits of each test image", SCHEMA),

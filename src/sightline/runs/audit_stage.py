@@ -26,14 +26,14 @@ from sightline.audit import Audit, Evidence, make_audit, measure_robustness, wri
 from sightline.audit.result import SplitName
 from sightline.data import Dataset, Split
 from sightline.data.splits import fold_indices
-from sightline.errors import InputError
+from sightline.errors import DamagedFileError, InputError
 from sightline.files import hold, write_atomic
 from sightline.models import choose_device, choose_precision, to_float
-from sightline.predictions import Predictions, predict, predict_corrupted, predict_tta
+from sightline.predictions import Predictions, predict, predict_corrupted, predict_tta, read_predictions
 from sightline.predictions.features import head_inputs
-from sightline.runs.artifacts import EXPLANATIONS_CARD, GALLERY
+from sightline.runs.artifacts import EXPLANATIONS_CARD, GALLERY, OUT_OF_FOLD
 from sightline.runs.explain_files import run_card
-from sightline.runs.run_folder import Run, fit_options, load_run, recipe_model
+from sightline.runs.run_folder import Run, fit_options, fit_probe, load_run, recipe_model
 from sightline.training import Recipe, describe_epoch, fit, load_recipe
 
 log = logging.getLogger(__name__)
@@ -112,6 +112,8 @@ def keep_audit(
     if folds:
         recipe = recipe_of_folds(run.recipe, folds_recipe)
         unseen = out_of_fold(recipe, data, folds=folds, device=device)
+    elif (run.folder / OUT_OF_FOLD).exists():  # a probe has left it
+        unseen = _left_by_probe(run, data)
     evidence, true_maps = gather(run, model, data, device=chosen, unseen=unseen, others=others)
     found = make_audit(evidence)
     write_audit(run.folder, found)
@@ -119,6 +121,20 @@ def keep_audit(
     causes = [f"{one.cause} {one.count}" for one in found.error_budget.causes if one.count]
     log.info("audit: %s; %d fixes", ", ".join(causes) or "no mistakes", len(found.fixes))
     return found
+
+
+def _left_by_probe(run: Run, data: Dataset) -> np.ndarray:
+    """Probabilities (N, C) of the training images, by fits that have not seen them.
+
+    Raises:
+        DamagedFileError: They are of other images than the run's data has now.
+    """
+    found = read_predictions(run.folder / OUT_OF_FOLD)
+    if not np.array_equal(found.labels, data.train.labels) or found.class_names != data.class_names:
+        raise DamagedFileError(
+            f"{run.folder / OUT_OF_FOLD} is of other training images than the data has now; train again"
+        )
+    return found.probabilities
 
 
 def recipe_of_folds(own: Recipe, wanted: str | Path | Recipe | None) -> Recipe:
@@ -158,6 +174,8 @@ def out_of_fold(recipe: Recipe, data: Dataset, *, folds: int, device: str = "aut
 def _probabilities(recipe: Recipe, data: Dataset, device: str) -> np.ndarray:
     """Train by the recipe on one part and return the probabilities of the other, which is `data.test`."""
     model = recipe_model(recipe, data)
+    if recipe.training.method == "probe":
+        return fit_probe(recipe, model, data, device=device).predictions.probabilities
     # The part that is judged must have no say in which epoch is kept: there is no choosing here.
     options = fit_options(recipe, data, choosing=False)
     history = fit(model, data, **options, device=device, verbose=False)

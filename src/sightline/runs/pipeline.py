@@ -36,6 +36,7 @@ from sightline.runs.artifacts import (
     ENVIRONMENT,
     FIXES,
     METRICS,
+    OUT_OF_FOLD,
     PREDICTIONS,
     RECIPE,
 )
@@ -46,6 +47,7 @@ from sightline.runs.run_folder import (
     Run,
     describe_environment,
     fit_options,
+    fit_probe,
     held_by_leader,
     new_folder,
     other_threads,
@@ -62,6 +64,7 @@ from sightline.training import (
     LogEpochs,
     Recipe,
     Trainer,
+    describe_epoch,
     fit,
     load_recipe,
     measure_execution,
@@ -236,12 +239,22 @@ def _train(run: Run, data: Dataset, *, device: str, callbacks: Sequence[Callback
         log.info("training in %s", environment.get("execution", training.precision))
         if (run.folder / CHECKPOINT).exists() and (line := other_threads(environment, choose_device(device))):
             log.warning(line)
+    if training.method == "probe":
+        return distributed.leader_does(lambda: _keep_probe(run, model, data, device))
     options = fit_options(recipe, data)
     checkpoint = Checkpoint(run.folder / CHECKPOINT, resume=True)
     options["callbacks"] += [*callbacks, _SaveHistory(run.folder), LogEpochs(), checkpoint]
     history = fit(model, data, **options, device=device, verbose=False)
     distributed.leader_does(lambda: _keep(run, model, data, history))
     return history
+
+
+def _keep_probe(run: Run, model: nn.Module, data: Dataset, device: str) -> History:
+    found = fit_probe(run.recipe, model, data, device=device)
+    write_predictions(run.folder / OUT_OF_FOLD, found.out_of_fold)
+    _keep(run, model, data, found.history)
+    log.info(describe_epoch(found.history.epochs[0], 1))
+    return found.history
 
 
 def _keep(run: Run, model: nn.Module, data: Dataset, history: History) -> None:
@@ -310,6 +323,8 @@ def _analyze(
 def _execution(recipe: Recipe, model: nn.Module, data: Dataset, torch_device: torch.device) -> Execution:
     """What the recipe says; what it leaves to "auto" is measured if that can pay, once for the whole run."""
     training = recipe.training
+    if training.method == "probe":  # one pass forward: nothing to measure that would pay
+        return Execution("float32" if training.precision == "auto" else training.precision, "channels_last")
     if training.precision != "auto":
         layout = "channels_last" if training.memory_format == "auto" else training.memory_format
         return Execution(training.precision, layout)

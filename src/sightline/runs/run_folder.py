@@ -39,7 +39,7 @@ from sightline.files import LOCK, check_regular, hold, read_json
 from sightline.models import create_model, load_model
 from sightline.predictions import Dynamics, Predictions, load_dynamics, read_predictions
 from sightline.runs.artifacts import DYNAMICS, ENVIRONMENT, HISTORY, METRICS, PREDICTIONS, RECIPE, REPORT
-from sightline.training import Execution, Recipe, load_recipe
+from sightline.training import Execution, Probe, Recipe, load_recipe, probe
 
 RUNS = Path("runs")
 
@@ -330,6 +330,21 @@ def new_model(recipe: Recipe, data: Dataset, *, seed: int) -> nn.Module:
         pretrained=model.pretrained,
         trust=recipe.trust(model.name),
         **model.options,
+    )
+
+
+def fit_probe(recipe: Recipe, model: nn.Module, data: Dataset, *, device: str) -> Probe:
+    """Fit the last layer of the model, in place, as the recipe says."""
+    wanted = recipe.probe
+    return probe(
+        model,
+        data,
+        folds=wanted.folds,
+        class_weights=wanted.class_weights,
+        cache="auto" if wanted.cache else None,
+        precision="float32" if recipe.training.precision == "auto" else recipe.training.precision,
+        device=device,
+        seed=recipe.training.seed,
     )
 
 

@@ -12,6 +12,8 @@ from .execution import Execution as Execution
 from .execution import measure_execution as measure_execution
 from .history import History as History
 from .history import describe_epoch as describe_epoch
+from .linear_probe import Probe as Probe
+from .linear_probe import probe as probe
 from .lr_finder import find_learning_rate as find_learning_rate
 from .lr_range_test import LR_RULES as LR_RULES
 from .lr_range_test import RangeTest as RangeTest
@@ -63,6 +65,7 @@ __all__ = [
     "LogEpochs",
     "Lookahead",
     "Objective",
+    "Probe",
     "Progress",
     "RangeTest",
     "Recipe",
@@ -84,6 +87,7 @@ __all__ = [
     "muon",
     "one_cycle",
     "plateau",
+    "probe",
     "recipe_toml",
     "sgd",
     "step",

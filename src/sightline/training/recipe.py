@@ -117,10 +117,13 @@ class ModelSection(Section):
 class TrainingSection(Section):
     """How long, how many at once, how exact, and what is kept.
 
+    method: "gradient" trains all, step by step; "probe" fits the last layer alone, by logistic regression on
+    frozen features, as the section `probe` says, and of this section it heeds precision and seed.
     precision, memory_format: "auto" is chosen by measuring when a run begins, and kept by the run's recipe.
     freeze: epochs that a parameter or a layer trains, by its name, such as { "whitening.bias" = 3 }.
     """
 
+    method: Literal["gradient", "probe"] = "gradient"
     epochs: Count = 10
     batch_size: Count = 128
     label_smoothing: BelowOne = 0.0
@@ -132,6 +135,18 @@ class TrainingSection(Section):
     keep: Literal["last", "best"] = "last"
     patience: CountOrZero = 0
     seed: Seed = 0
+
+
+class ProbeSection(Section):
+    """How `training.method = "probe"` fits the last layer.
+
+    folds: parts of the training split that are held out in turn, to choose the strength of the penalty and
+    to judge labels. class_weights: "balanced" counts each class the same. cache: keep features on disk.
+    """
+
+    folds: Annotated[int, Field(ge=2, le=100)] = 5
+    class_weights: Literal["none", "balanced"] = "none"
+    cache: bool = True
 
 
 class AnalysisSection(Section):
@@ -186,6 +201,7 @@ class Recipe(Section):
     weight_averaging: dict[str, Any] = Field(default={"name": "none"})
     mix: dict[str, Any] = Field(default={"name": "none"})
     training: TrainingSection = TrainingSection()
+    probe: ProbeSection = ProbeSection()
     analysis: AnalysisSection = AnalysisSection()
     published: PublishedSection = PublishedSection()
     _untrusted: frozenset[str] = PrivateAttr(default=frozenset())
