@@ -15,6 +15,7 @@ import functools
 import hashlib
 import io
 import os
+import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -184,7 +185,9 @@ def _in_threads(
         try:
             return read(path)
         except Exception as error:  # a broken file can make a decoder raise anything
-            lines = str(error).replace(str(path), Path(path).name).splitlines()
+            name = Path(path).name
+            said = re.sub(r"<_io\.BytesIO object at \w+>", lambda _: repr(name), str(error))
+            lines = said.replace(str(path), name).splitlines()
             return lines[0] if lines else type(error).__name__
 
     # Filters belong to the process, not to a thread: they are set once, around all threads.
