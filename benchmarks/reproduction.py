@@ -295,16 +295,9 @@ def differences(run: sl.Run) -> list[str]:
     free = {"data.dir", "data.stream", "augment.engine", "training.seed", "training.precision"}
     free |= {"training.memory_format", *([f"schedule.{shipped.lr_key}"] if shipped.finds_lr else [])}
     found = []
-    for section in (
-        "data",
-        "model",
-        "augment",
-        "optimizer",
-        "schedule",
-        "weight_averaging",
-        "mix",
-        "training",
-    ):
+    if len(run.history) < run.recipe.training.epochs:
+        found.append(f"it ended after epoch {len(run.history)} of {run.recipe.training.epochs}")
+    for section in SECTIONS:
         for key in sorted(set(ours[section]) | set(theirs[section])):
             pair = ours[section].get(key), theirs[section].get(key)
             if pair[0] != pair[1] and f"{section}.{key}" not in free:

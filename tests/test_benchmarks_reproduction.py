@@ -36,7 +36,7 @@ def finished(folder: Path, changes: list[str]) -> types.SimpleNamespace:
         folder=folder,
         recipe=load_recipe("resnet18-adam", changes),
         metrics={"accuracy": 0.93218, "accuracy_with_tta": 0.9401},
-        history=pd.DataFrame({"train_accuracy": [0.5, 0.97123], "seconds": [60.0, 30.0]}),
+        history=pd.DataFrame({"train_accuracy": [0.5] * 19 + [0.97123], "seconds": [4.5] * 20}),
     )
 
 
@@ -83,6 +83,11 @@ def test_a_finished_run_is_added_once(script, tmp_path):
         script.add_figures(finished(tmp_path, ["training.seed=2"]), path, "B")
     with pytest.raises(SystemExit, match=r"data\.limit is 9 and not 0; training\.epochs is 3 and not 20"):
         script.add_figures(finished(tmp_path, ["training.epochs=3", "data.limit=9"]), path, "A")
+    stopped = finished(tmp_path, ["training.seed=2"])
+    stopped.history = stopped.history[:7]
+    with pytest.raises(SystemExit, match="it ended after epoch 7 of 20"):
+        script.add_figures(stopped, path, "A")
+    assert json.loads(path.read_text())["recipes"]["resnet18-adam"] == row
 
 
 @pytest.mark.slow
