@@ -19,6 +19,7 @@ from sightline.faithfulness import (
     Measurement,
     baseline_maps,
     blur,
+    class_logit,
     class_probability,
     compare_methods,
     compare_with_baselines,
@@ -309,3 +310,75 @@ def test_partials_of_one_method_stand_apart(images):
     assert set(found.table.index) == {"occlusion (patch=2)", "occlusion (patch=6)"}
     with pytest.raises(InputError, match="'hires' is listed 2 times"):
         compare_methods(patch_net(), images[:4], 0, methods=[hires, hires])
+
+
+def test_a_score_of_one_number_is_compared_as_it_is_explained():
+    net, some = pooled(), pictures(4)
+
+    class Regression(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = net
+
+        def forward(self, x):
+            return {"value": self.net(x)[:, :1]}
+
+    methods = ["grad_cam", "hires_cam"]
+    found = compare_methods(
+        Regression(), some, methods=methods, measures=["deletion"], score=lambda output: output["value"][:, 0]
+    )
+    names = set(found.baselines["baseline"])
+    assert "the map of an untrained network" in names
+    assert "the map of another class" not in names  # there is none
+    maps = explain(net, some, 0, method="grad_cam").heatmaps()
+    known = deletion(class_logit(net, [0] * 4), some, maps)
+    assert found.measurements[found.best]["deletion"].values == pytest.approx(known.values, abs=1e-5)
+
+
+def test_logits_in_a_dict_are_compared_as_plain_ones():
+    net, some = pooled(), pictures(4)
+
+    class Wrapped(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = net
+
+        def forward(self, x):
+            return {"logits": self.net(x)}
+
+    options = {"methods": ["grad_cam", "layer_cam"], "measures": ["insertion"]}
+    plain = compare_methods(net, some, **options)
+    found = compare_methods(Wrapped(), some, score=lambda output: output["logits"], **options)
+    pd.testing.assert_frame_equal(
+        found.table.drop(columns="ms_per_image"), plain.table.drop(columns="ms_per_image")
+    )
+    pd.testing.assert_frame_equal(found.baselines, plain.baselines)
+
+
+def test_the_log_counts_the_passes_that_the_measures_take(caplog):
+    net, some, seen = pooled(), pictures(3), []
+    caplog.set_level("INFO", logger="sightline")
+
+    def counting(score, images, maps):
+        def counted(variants, rows):
+            seen.append(len(variants))
+            return score(variants, rows)
+
+        return deletion(counted, images, maps, steps=5)
+
+    compare_methods(net, some, methods=["grad_cam", "layer_cam"], measures=[counting])
+    line = next(text for text in caplog.messages if "forward passes" in text)
+    stated = int(line.split("about ")[1].split()[0])
+    first = stated // ((3 * 2 + 3) * 3)  # of one map on one image
+    assert sum(seen) == stated + first
+
+
+def test_a_fast_budget_takes_the_coarse_measures(images):
+    found = compare_methods(
+        patch_net(), images, methods=["grad_cam"], measures=["deletion", "road"], budget="fast"
+    )
+    measured = found.measurements["grad_cam"]
+    assert measured["deletion"].curve.shape[1] == 17
+    assert measured["road"].curve is None or measured["road"].curve.shape[1] <= 6
+    with pytest.raises(InputError, match="full"):
+        compare_methods(patch_net(), images, methods=["grad_cam"], budget="slow")

@@ -8,6 +8,7 @@ import torch
 from attribution_nets import Staged, pictures, pooled, seeded
 from torch import nn
 
+from sightline.attribution import heatmap
 from sightline.errors import SightlineError
 from sightline.faithfulness import (
     difull,
@@ -87,6 +88,18 @@ def test_the_pointing_game_asks_for_the_maximum_and_shares_ties():
     found = pointing_game(maps, masks)
     assert found.values == pytest.approx([1, 0, 0.5, 1 / 9])
     assert found.chance == pytest.approx([1 / 9] * 4)
+
+
+@pytest.mark.parametrize("grid", [(3, 4), (2, 2), (7, 5), (16, 16)])
+def test_the_chance_of_a_coarse_map_is_what_random_maps_of_its_grain_get(grid):
+    count, size = 3000, (16, 16)
+    masks = np.zeros((count, *size), dtype=bool)
+    masks[:, 1:7, 4:11] = True  # 42 of 256 pixels
+    found = pointing_game(heatmap(np.random.default_rng(1).random((count, *grid)), size), masks, grid=grid)
+    assert len(set(found.chance)) == 1
+    assert found.mean == pytest.approx(found.chance[0], abs=4 * found.values.std() / count**0.5)
+    exact = {(2, 2): 0, (16, 16): 42 / 256}  # plateaus of 4 x 4 pixels in the corners, beside the mask
+    assert found.chance[0] == pytest.approx(exact.get(grid, found.chance[0]), abs=0.01)
 
 
 def test_the_tolerance_of_the_pointing_game_is_a_disc_around_the_mask():

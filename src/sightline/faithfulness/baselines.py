@@ -8,6 +8,7 @@ would beat every class-activation map for a reason that has nothing to do with w
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +16,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from sightline.attribution import explain, heatmap
-from sightline.faithfulness.measurement import Classes, as_classes, check_images, logits_of
+from sightline.attribution.layers import Grid as TokenGrid
+from sightline.faithfulness.measurement import Classes, OutputScore, as_classes, check_images, logits_of
 from sightline.faithfulness.sanity_checks import name_in, untrained_copy
 
 Grid = tuple[int, int]
@@ -92,22 +94,24 @@ def model_baselines(
     *,
     method: str | Callable = "grad_cam",
     layer: str | nn.Module | None = None,
+    score: OutputScore | None = None,
+    tokens: TokenGrid | None = None,
     seed: int = 0,
 ) -> dict[str, np.ndarray]:
     """Return heat maps (B, H, W) of the same method for what it should tell apart from the target.
 
-    "the map of another class" is for the class of the highest logit but the target's, "the map of an
-    untrained network" for the target in the same network with all weights drawn anew. The arguments are those
-    of `baseline_maps`.
+    "the map of another class" is for the class of the highest logit but the target's, where there are two or
+    more; "the map of an untrained network" for the target in the same network with all weights drawn anew.
+    The arguments are those of `baseline_maps`; score and tokens are `score` and `grid` of `explain`.
     """
     classes = as_classes(targets, len(check_images(images)))
-    name = name_in(model, layer)
-    others = runner_up(logits_of(model, images), classes)
+    how: dict[str, Any] = {"method": method, "layer": name_in(model, layer), "score": score, "grid": tokens}
+    logits = logits_of(model, images, score=score)
+    found = {}
+    if logits.shape[1] > 1:
+        found["the map of another class"] = explain(model, images, runner_up(logits, classes), **how)
     untrained = untrained_copy(model, seed=seed)
-    found = {
-        "the map of another class": explain(model, images, others, method=method, layer=name),
-        "the map of an untrained network": explain(untrained, images, classes, method=method, layer=name),
-    }
+    found["the map of an untrained network"] = explain(untrained, images, classes, **how)
     return {name: one.heatmaps() for name, one in found.items()}
 
 

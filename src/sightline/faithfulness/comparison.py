@@ -9,19 +9,29 @@ interval, and the verdict is a sentence about those that leave out 0.
 
 from __future__ import annotations
 
+import functools
+import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import cast
+from dataclasses import dataclass, field
+from typing import Any, Literal, cast
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import nn
 
+from sightline import logs
 from sightline.attribution import METHODS, explain
+from sightline.attribution.layers import Grid as TokenGrid
 from sightline.attribution.methods import find_method, function_name
+from sightline.attribution.methods.gradients import (
+    integrated_gradients,
+    smooth_grad,
+    smooth_grad_cam_plus_plus,
+)
+from sightline.attribution.methods.perturbation import rise
 from sightline.errors import InputError, InputTypeError, SightlineError
 from sightline.extensions import resolve
 from sightline.faithfulness.baselines import BASELINES, model_baselines
@@ -38,6 +48,7 @@ from sightline.faithfulness.measurement import (
     Classes,
     Maps,
     Measurement,
+    OutputScore,
     Score,
     as_classes,
     check_images,
@@ -46,6 +57,8 @@ from sightline.faithfulness.measurement import (
 )
 from sightline.models.device import device_of
 from sightline.stats import bootstrap_interval
+
+log = logging.getLogger(__name__)
 
 # (score, images, heat maps) -> Measurement
 Measure = Callable[[Score, torch.Tensor, np.ndarray], Measurement]
@@ -61,6 +74,19 @@ MEASURES: dict[str, Measure] = {
     "average_increase": average_increase,
     "infidelity": infidelity,
 }
+FAST_MEASURES: dict[str, Measure] = {
+    "deletion": functools.partial(deletion, steps=16),
+    "insertion": functools.partial(insertion, steps=16),
+    "road": functools.partial(road, shares=(0.2, 0.5, 0.8)),
+}
+"""Coarser measures, for `budget="fast"`."""
+FAST_METHODS: dict[str, functools.partial] = {
+    "rise": functools.partial(rise, masks=200),
+    "smooth_grad": functools.partial(smooth_grad, samples=10),
+    "smooth_grad_cam_plus_plus": functools.partial(smooth_grad_cam_plus_plus, samples=8),
+    "integrated_gradients": functools.partial(integrated_gradients, steps=16),
+}
+"""Methods of many passes with fewer of them, for `budget="fast"`."""
 _SAME = 1e-4  # two heat maps in [0, 1] that differ by no more are one: float32 and resizing leave less
 
 
@@ -220,7 +246,10 @@ def compare_methods(
     methods: Sequence[str | Callable] | None = None,
     measures: Sequence[str | Measure] = ("deletion", "insertion", "road"),
     layer: str | nn.Module | None = None,
+    score: OutputScore | None = None,
+    grid: TokenGrid | None = None,
     masks: Maps | None = None,
+    budget: Literal["full", "fast"] = "full",
     seed: int = 0,
 ) -> MethodComparison:
     """Measure the heat maps of several methods on the same images, next to baseline maps of the same grain.
@@ -228,7 +257,7 @@ def compare_methods(
     The order is by the mean of all `measures`, each in units of its standard deviation over methods and
     images. What needs masks does not take part: a map on the object is not for that reason faithful to the
     model. Methods whose heat maps are equal on all images are measured once. A method that cannot
-    serve this model is skipped with its reason.
+    serve this model is skipped with its reason. Before the measures begin, the log says what they cost.
 
     Args:
         model: A classifier; it stays as it is.
@@ -237,9 +266,11 @@ def compare_methods(
         methods: Names or functions, as `method` of `explain`; None for all in `METHODS`.
         measures: Names in `MEASURES`, of a plugin, or "package.module:function"; or functions
             `(score, images, maps) -> Measurement`, such as `functools.partial(deletion, fill=blur)`. The
-            score is the probability of the target.
-        layer: As for `explain`.
+            score is the probability of the target, or the number that `score` returns.
+        layer, score, grid: As for `explain`.
         masks: bool (B, H, W), to add the pointing game and the energy in the mask.
+        budget: "fast" takes the measures and methods that are named from `FAST_MEASURES` and `FAST_METHODS`:
+            fewer steps, samples and masks, for a first look or a slow machine.
         seed: Of baseline maps, ties and intervals.
 
     Raises:
@@ -248,18 +279,35 @@ def compare_methods(
     images = check_images(images).to(device_of(model))
     if len(images) < 2:
         raise InputError("there is 1 image; compare_methods needs 2 or more for intervals, better 50")
+    if budget not in ("full", "fast"):
+        raise InputError(f'budget is {budget!r}; use "full" or "fast"')
     chosen = {_label(method): method for method in METHODS} if methods is None else _by_label(methods)
     for method in chosen.values():
         find_method(method)  # a wrong name is an error, a method that does not serve is skipped
     ranking = {name: _find_measure(measure) for name, measure in _by_label(measures).items()}
     if not chosen or not ranking:
         raise InputError("there is nothing to compare; pass at least one method and one measure")
-    classes = logits_of(model, images).argmax(1) if targets is None else as_classes(targets, len(images))
-    setup = _Setup(model, images, classes, layer, seed, ranking | _mask_measures(masks))
+    if budget == "fast":
+        chosen = {name: FAST_METHODS.get(name, method) for name, method in chosen.items()}
+        ranking = {name: FAST_MEASURES.get(name, measure) for name, measure in ranking.items()}
+    if targets is None:
+        targets = logits_of(model, images, score=score).argmax(1)
+    setup = _Setup(model, images, as_classes(targets, len(images)), layer, score, grid, seed, ranking, masks)
     explained, skipped = _explain_each(setup, chosen)
     distinct, coincide = _merge_equal(explained)
-    measured = {name: setup.measure(found.heatmaps) for name, found in distinct.items()}
-    baselines = _measure_baselines(setup, distinct)
+    grids = {found.grid for found in distinct.values()}
+    begin = time.perf_counter()
+    each = setup.passes()
+    seconds = time.perf_counter() - begin
+    maps = 3 * len(distinct) + len(BASELINES) * len(grids)  # own, of another class, of an untrained network
+    count = maps * len(images)
+    log.info(
+        "comparing %d methods by %d measures on %d images: about %d forward passes of an image, %.0f s",
+        len(distinct), len(setup.measures), len(images), each * count, seconds * count,
+    )  # fmt: skip
+    with logs.stage("measuring maps", total=maps) as setup.progress:
+        measured = {name: setup.measure(found.heatmaps, found.grid) for name, found in distinct.items()}
+        baselines = _measure_baselines(setup, distinct)
     merits, baseline_merits = _merits(measured, baselines, list(ranking))
     order = sorted(merits, key=lambda name: -merits[name].mean)
     measured, best = {name: measured[name] for name in order}, merits[order[0]]
@@ -328,7 +376,7 @@ def _baseline_table(
     return pd.DataFrame(rows)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class _Setup:
     """What is the same for every method: the model, the images and their classes, and the measures."""
 
@@ -336,11 +384,17 @@ class _Setup:
     images: torch.Tensor
     classes: torch.Tensor
     layer: str | nn.Module | None
+    score: OutputScore | None
+    tokens: TokenGrid | None
     seed: int
     measures: Mapping[str, Measure]
+    masks: Maps | None
+    progress: logs.Stage = field(default_factory=lambda: logs.Stage(""))
 
     def explain(self, method: str | Callable) -> _Explained:
-        chosen = {"method": method, "layer": self.layer}
+        chosen: dict[str, Any] = {
+            "method": method, "layer": self.layer, "score": self.score, "grid": self.tokens
+        }  # fmt: skip
         explain(self.model, self.images[:1], self.classes[:1], **chosen)  # so that no first call is timed
         begin = time.perf_counter()
         found = explain(self.model, self.images, self.classes, **chosen)
@@ -348,9 +402,29 @@ class _Setup:
         grid = (found.maps.shape[1], found.maps.shape[2])
         return _Explained(method, found.heatmaps(), grid, cost)
 
-    def measure(self, maps: np.ndarray) -> Measured:
-        score = class_probability(self.model, self.classes)
-        return {name: measure(score, self.images, maps) for name, measure in self.measures.items()}
+    def measure(self, maps: np.ndarray, grid: tuple[int, int]) -> Measured:
+        """Measure heat maps (B, H, W) whose raw maps had that grid."""
+        score = class_probability(self.model, self.classes, score=self.score)
+        found = {name: measure(score, self.images, maps) for name, measure in self.measures.items()}
+        if self.masks is not None:
+            found["pointing_game"] = pointing_game(maps, self.masks, grid=grid)
+            found["energy_in_mask"] = energy_in_mask(maps, self.masks)
+        self.progress.advance()
+        return found
+
+    def passes(self) -> int:
+        """Count the forward passes that all measures take for one map, by measuring one."""
+        counted, own = 0, class_probability(self.model, self.classes[:1], score=self.score)
+
+        def score(images: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+            nonlocal counted
+            counted += len(images)
+            return own(images, rows)
+
+        any_map = BASELINES["a random map"](self.images[:1], (4, 4), self.seed)
+        for measure in self.measures.values():
+            measure(score, self.images[:1], any_map)
+        return counted
 
 
 def _find_measure(measure: str | Measure) -> Measure:
@@ -379,15 +453,6 @@ def _label(function: str | Callable) -> str:
         f"{key}={function_name(value) if callable(value) else value}" for key, value in filled.items()
     )
     return function_name(function) + (f" ({given})" if given else "")
-
-
-def _mask_measures(masks: Maps | None) -> dict[str, Measure]:
-    if masks is None:
-        return {}
-    return {
-        "pointing_game": lambda score, images, maps: pointing_game(maps, masks),
-        "energy_in_mask": lambda score, images, maps: energy_in_mask(maps, masks),
-    }
 
 
 def _explain_each(
@@ -425,7 +490,7 @@ def _measure_baselines(setup: _Setup, distinct: Mapping[str, _Explained]) -> dic
     by_grid = {}
     for grid in {found.grid for found in distinct.values()}:
         maps = {name: baseline(setup.images, grid, setup.seed) for name, baseline in BASELINES.items()}
-        by_grid[grid] = {name: setup.measure(heat) for name, heat in maps.items()}
+        by_grid[grid] = {name: setup.measure(heat, grid) for name, heat in maps.items()}
     baselines = {}
     for method, found in distinct.items():
         maps = model_baselines(
@@ -434,9 +499,11 @@ def _measure_baselines(setup: _Setup, distinct: Mapping[str, _Explained]) -> dic
             setup.classes,
             method=found.function,
             layer=setup.layer,
+            score=setup.score,
+            tokens=setup.tokens,
             seed=setup.seed,
         )
-        own = {name: setup.measure(heat) for name, heat in maps.items()}
+        own = {name: setup.measure(heat, found.grid) for name, heat in maps.items()}
         baselines[method] = by_grid[found.grid] | own
     return baselines
 

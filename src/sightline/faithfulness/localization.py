@@ -16,6 +16,7 @@ methods"), section 3. DiFull: Rao 2022, section 3.2.
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -23,7 +24,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from sightline.attribution import explain, target_layer
+from sightline.attribution import explain, heatmap, target_layer
 from sightline.errors import InputError
 from sightline.faithfulness.measurement import (
     Classes,
@@ -67,17 +68,22 @@ def energy_in_mask(maps: Maps, masks: Maps) -> Measurement:
     return Measurement("energy in mask", values, True, chance=inside.mean(axis=(1, 2)))
 
 
-def pointing_game(maps: Maps, masks: Maps, *, tolerance: int = 0) -> Measurement:
+def pointing_game(
+    maps: Maps, masks: Maps, *, tolerance: int = 0, grid: tuple[int, int] | None = None
+) -> Measurement:
     """1 if the maximum of the map is inside the mask, else 0 (Zhang 2016); higher is better.
 
     If several pixels share the maximum, the value is the share of them that hit: what a random choice among
-    them gets in expectation. Expected by chance is the share of the image that counts as a hit.
+    them gets in expectation. Expected by chance is the share of the image that counts as a hit; with a
+    `grid`, the share of random maps of that grain that hit: once resized they peak in the middle of a cell,
+    and more often at the border.
 
     Args:
         maps: (B, H, W).
         masks: (B, H, W), booleans.
         tolerance: How many pixels (Euclidean) away from the mask a hit may be; the paper allows 15 in
             pictures of about 500.
+        grid: (h, w) of the maps before they were resized, `explanation.maps.shape[1:]`.
 
     Raises:
         InputError: A mask is empty: leave that image out.
@@ -87,7 +93,20 @@ def pointing_game(maps: Maps, masks: Maps, *, tolerance: int = 0) -> Measurement
     hit = _dilated(_filled_masks(maps, masks), tolerance)  # (B, H, W)
     top = heat == heat.max(axis=(1, 2), keepdims=True)
     values = (top & hit).sum(axis=(1, 2)) / top.sum(axis=(1, 2))
-    return Measurement("pointing game", values, True, chance=hit.mean(axis=(1, 2)))
+    size = (hit.shape[1], hit.shape[2])
+    chance = (hit * (1 / hit[0].size if grid in (None, size) else _peaks(grid, size))).sum(axis=(1, 2))
+    return Measurement("pointing game", values, True, chance=chance)
+
+
+@functools.lru_cache(maxsize=8)
+def _peaks(grid: tuple[int, int], size: tuple[int, int], draws: int = 2048) -> np.ndarray:
+    """Return how often a random map of that grain peaks at each pixel once it is resized, (H, W), sum 1."""
+    rng, peaks, chunk = np.random.default_rng(0), np.zeros(size), 128
+    for _ in range(draws // chunk):
+        heat = heatmap(rng.random((chunk, *grid)), size)
+        top = heat == heat.max(axis=(1, 2), keepdims=True)
+        peaks += (top / top.sum(axis=(1, 2), keepdims=True)).sum(axis=0)
+    return peaks / draws
 
 
 def _filled_masks(maps: Maps, masks: Maps) -> np.ndarray:

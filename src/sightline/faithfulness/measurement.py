@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ from sightline.stats import bootstrap_interval
 Maps = np.ndarray | torch.Tensor
 Classes = int | Sequence[int] | np.ndarray | torch.Tensor
 Score = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+OutputScore = Callable[[Any], torch.Tensor]  # as `score` of explain
 # (rows, steps), both (M,) -> images (M, C, H, W)
 Vary = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
@@ -75,29 +77,38 @@ class Measurement:
         )
 
 
-def class_probability(model: nn.Module, targets: Classes) -> Score:
+def class_probability(model: nn.Module, targets: Classes, *, score: OutputScore | None = None) -> Score:
     """Return the score "probability of the image's target class", in [0, 1].
 
     Args:
         model: A classifier. It runs in evaluation mode and without gradients, and is left as it was found.
         targets: (B,), one class per image.
+        score: As of `explain`, from what the model returns to logits, or to one number per image: then it is
+            that number.
     """
-    return _class_score(model, targets, lambda logits: logits.softmax(dim=1))
+    return _class_score(model, targets, lambda logits: logits.softmax(dim=1), score)
 
 
-def class_logit(model: nn.Module, targets: Classes) -> Score:
+def class_logit(model: nn.Module, targets: Classes, *, score: OutputScore | None = None) -> Score:
     """Return the score "logit of the image's target class"; otherwise as `class_probability`."""
-    return _class_score(model, targets, lambda logits: logits)
+    return _class_score(model, targets, lambda logits: logits, score)
 
 
-def _class_score(model: nn.Module, targets: Classes, scale: Callable[[torch.Tensor], torch.Tensor]) -> Score:
+def _class_score(
+    model: nn.Module,
+    targets: Classes,
+    scale: Callable[[torch.Tensor], torch.Tensor],
+    output_score: OutputScore | None,
+) -> Score:
     # An int stands for one image; more rows than targets are caught below.
     classes = as_classes(targets, 1 if isinstance(targets, int) else len(targets))
 
     def score(images: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
         if int(rows.max()) >= len(classes):
             raise InputError(f"there are {len(classes)} targets and more images; pass one target per image")
-        logits = logits_of(model, images)  # (M, C)
+        logits = logits_of(model, images, score=output_score)  # (M, C)
+        if output_score is not None and logits.shape[1] == 1:
+            return logits[:, 0]
         wanted = classes[rows].to(logits.device)  # (M,)
         if not 0 <= int(classes.min()) <= int(classes.max()) < logits.shape[1]:
             raise InputError(
@@ -109,10 +120,13 @@ def _class_score(model: nn.Module, targets: Classes, scale: Callable[[torch.Tens
     return score
 
 
-def logits_of(model: nn.Module, images: torch.Tensor, *, batch_size: int = 64) -> torch.Tensor:
+def logits_of(
+    model: nn.Module, images: torch.Tensor, *, score: OutputScore | None = None, batch_size: int = 64
+) -> torch.Tensor:
     """Return the logits (B, C), at least float32, of float images (B, C, H, W) in evaluation mode.
 
-    Modes, gradients and the random state are left as they were found.
+    With a `score` of one number per image they are (B, 1). Modes, gradients and the random state are left as
+    they were found.
     """
     floating = (tensor for tensor in (*model.parameters(), *model.buffers()) if tensor.is_floating_point())
     dtype = next((tensor.dtype for tensor in floating), images.dtype)
@@ -122,10 +136,13 @@ def logits_of(model: nn.Module, images: torch.Tensor, *, batch_size: int = 64) -
     with torch.no_grad(), torch.random.fork_rng(cuda), evaluating(model):
         for part in images.split(batch_size):
             logits = model(part.to(device, dtype))
+            if score is not None:
+                logits = validation.check_logits(score(logits), len(part), scored=True)
             if not isinstance(logits, torch.Tensor) or logits.ndim != 2:
                 came = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
                 raise InputError(
-                    f"the model returned {came}; measures need logits (B, C): wrap it so that it returns them"
+                    f"the model returned {came}; measures need logits (B, C): wrap it so that it returns "
+                    "them, or pass score="
                 )
             parts.append(logits.to(torch.promote_types(logits.dtype, torch.float32)))
     return torch.cat(parts)

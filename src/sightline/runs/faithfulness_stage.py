@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,25 +11,17 @@ from torch import nn
 from sightline import logs
 from sightline.attribution import METHODS, explain, preflight
 from sightline.attribution.methods import Method
-from sightline.attribution.methods.gradients import (
-    integrated_gradients,
-    smooth_grad,
-    smooth_grad_cam_plus_plus,
-)
-from sightline.attribution.methods.perturbation import rise
 from sightline.data import Dataset, PlantedTruth
 from sightline.errors import SightlineError
 from sightline.faithfulness import (
     MethodComparison,
     compare_methods,
-    deletion,
     energy_in_mask,
     grid_pointing_game,
     heat_in_masks,
-    insertion,
     pointing_game,
-    road,
 )
+from sightline.faithfulness.comparison import FAST_METHODS
 from sightline.faithfulness.result import (
     BaselineScore,
     FaithfulnessResult,
@@ -44,15 +35,6 @@ from sightline.faithfulness.result import (
 from sightline.predictions import Predictions
 from sightline.runs.analysis import pictures
 from sightline.training import Recipe
-
-# Methods of many passes take fewer than by default, and measures are coarser: a stage of a run is no study.
-_BUDGETS: dict[str, partial] = {
-    "rise": partial(rise, masks=200),
-    "smooth_grad": partial(smooth_grad, samples=10),
-    "smooth_grad_cam_plus_plus": partial(smooth_grad_cam_plus_plus, samples=8),
-    "integrated_gradients": partial(integrated_gradients, steps=16),
-}
-_MEASURES = (partial(deletion, steps=16), partial(insertion, steps=16), partial(road, shares=(0.2, 0.5, 0.8)))
 
 
 @logs.stage("comparing explanation methods")
@@ -82,8 +64,8 @@ def measure_faithfulness(
     images = pictures(data.test, np.sort(drawn))
     classes = predictions.predicted[np.sort(drawn)]
     comparison = compare_methods(
-        model, images, classes, methods=wanted.compare, measures=_MEASURES, layer=layer, seed=seed
-    )
+        model, images, classes, methods=wanted.compare, layer=layer, budget="fast", seed=seed
+    )  # a stage of a run is no study
     planted = None
     if data.truth is not None:
         planted = compare_with_masks(model, data, predictions, data.truth, layer=layer)
@@ -95,9 +77,7 @@ def measure_faithfulness(
         tied=comparison.tied,
         coincide=comparison.coincide,
         skipped=comparison.skipped,
-        measures=tuple(
-            MeasureInfo(_plain(name), one.higher_is_better, one.fill) for name, one in measured.items()
-        ),
+        measures=tuple(MeasureInfo(name, one.higher_is_better, one.fill) for name, one in measured.items()),
         methods=_methods(comparison),
         baselines=_baselines(comparison),
         grid=_grid_game(model, data, predictions, comparison.best, layer, seed),
@@ -116,9 +96,7 @@ def _methods(comparison: MethodComparison) -> tuple[MethodScore, ...]:
             verdict=comparison.verdicts[name],
             ms_per_image=float(row["ms_per_image"]),
             no_map=float(row["no_map"]),
-            values={
-                _plain(m): (float(row[m]), float(row[f"{m}_low"]), float(row[f"{m}_high"])) for m in measures
-            },
+            values={m: (float(row[m]), float(row[f"{m}_low"]), float(row[f"{m}_high"])) for m in measures},
         )
         for name, row in comparison.table.to_dict("index").items()
     )
@@ -126,12 +104,7 @@ def _methods(comparison: MethodComparison) -> tuple[MethodScore, ...]:
 
 def _baselines(comparison: MethodComparison) -> tuple[BaselineScore, ...]:
     rows: list[Any] = comparison.baselines.to_dict("records")
-    return tuple(BaselineScore(**{**row, "measure": _plain(row["measure"])}) for row in rows)
-
-
-def _plain(measure: str) -> str:
-    """The measure's name without what `functools.partial` filled in."""
-    return measure.partition(" (")[0]
+    return tuple(BaselineScore(**row) for row in rows)
 
 
 def _grid_game(
@@ -187,7 +160,7 @@ def compare_with_masks(
     masks = truth.test_masks[right]
     rows, skipped = [], {}
     for name in METHODS:
-        method = _BUDGETS.get(name, METHODS[name])
+        method = FAST_METHODS.get(name, METHODS[name])
         try:
             on_objects, on_marked = (
                 _heat(model, data, predictions, i, method, layer) for i in (right, marked)
@@ -212,7 +185,7 @@ def compare_with_masks(
 
 def _titled(name: str) -> str:
     """The method's name with the budget that it was given."""
-    budget = _BUDGETS[name].keywords if name in _BUDGETS else {}
+    budget = FAST_METHODS[name].keywords if name in FAST_METHODS else {}
     return name + "".join(f", {value} {option}" for option, value in budget.items())
 
 
