@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import types
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from sightline.data import Split
-from sightline.errors import SightlineError
+from sightline.errors import InputError, SightlineError
 from sightline.models import to_float
-from sightline.predictions import TTA, predict, predict_tta
+from sightline.predictions import TTA, Predictions, predict, predict_tta
 
 
 def make_split(count: int = 7, size: int = 6) -> Split:
@@ -146,3 +148,32 @@ def test_predict_says_what_does_not_fit():
     broken.head.weight.data.fill_(float("nan"))
     with pytest.raises(SightlineError, match="not finite for 4 of 4 images"):
         predict(broken, split_of(4))
+
+
+class _Returns(nn.Module):
+    def __init__(self, wrap) -> None:
+        super().__init__()
+        self.wrap = wrap
+
+    def forward(self, images: torch.Tensor):
+        return self.wrap(images.mean(3)[:, :, :3].sum(1))
+
+
+def test_logits_in_a_table_or_an_object_are_found():
+    split = Split(np.random.default_rng(0).integers(0, 256, (5, 4, 4, 3), np.uint8), np.arange(5) % 3)
+    plain = predict(_Returns(lambda x: x), split)
+    table = predict(_Returns(lambda x: {"loss": None, "logits": x}), split)
+    thing = predict(_Returns(lambda x: types.SimpleNamespace(logits=x)), split)
+    np.testing.assert_array_equal(plain.logits, table.logits)
+    np.testing.assert_array_equal(plain.logits, thing.logits)
+
+
+def test_rows_of_softmax_are_not_taken_for_logits():
+    split = Split(np.random.default_rng(0).integers(0, 256, (5, 4, 4, 3), np.uint8), np.arange(5) % 3)
+    with pytest.raises(InputError, match="from_probabilities"):
+        predict(_Returns(lambda x: x.softmax(1)), split)
+    rows = np.array([[0.63, 0.37], [0.2, 0.8]])
+    kept = Predictions.from_probabilities(rows, np.array([0, 1]), ("a", "b"))
+    np.testing.assert_allclose(kept.probabilities, rows)
+    with pytest.raises(InputError, match="sums to"):
+        Predictions.from_probabilities(rows * 2, np.array([0, 1]), ("a", "b"))

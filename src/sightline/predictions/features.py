@@ -15,6 +15,7 @@ import logging
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -40,7 +41,7 @@ def predict_features(
     split: Split,
     *,
     class_names: Sequence[str] | None = None,
-    batch_size: int = 500,
+    batch_size: int | Literal["auto"] = "auto",
     precision: str = "float32",
 ) -> tuple[Predictions, np.ndarray]:
     """Return what `predict` returns, and the features of every image, (N, D) float32.

@@ -25,6 +25,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -40,6 +41,7 @@ from sightline.extensions import resolve
 from sightline.models import autocast, device_of, evaluating, to_float
 from sightline.predictions.table import Predictions
 
+_PIXELS = 2**22  # of pictures in one forward pass
 _FLOATS = 2**24  # of pictures that are worked on at once: 64 MB
 
 
@@ -179,7 +181,7 @@ def predict(
     split: Split,
     *,
     class_names: Sequence[str] | None = None,
-    batch_size: int = 500,
+    batch_size: int | Literal["auto"] = "auto",
     precision: str = "float32",
 ) -> Predictions:
     """Return the logits of every image of `split`, in its order, on the device the model is on.
@@ -187,10 +189,11 @@ def predict(
     The model runs in evaluation mode without gradients, and is left in the modes it was in.
 
     Args:
-        model: Takes images (B, 3, H, W) in [0, 1] and returns logits (B, C).
+        model: Takes images (B, 3, H, W) in [0, 1] and returns logits (B, C), or a
+            table or an object that has them as `logits`.
         split: N images with their labels.
         class_names: C names; by default "0", "1", ...
-        batch_size: Images in one forward pass.
+        batch_size: Images in one forward pass; "auto" as `fitting_batch` says.
         precision: "float32", "bfloat16" or "float16" (autocast); logits are float32 in any case.
 
     Raises:
@@ -207,7 +210,7 @@ def predict_tta(
     *,
     tta: str | TestTimeAugmentation = "mirror",
     class_names: Sequence[str] | None = None,
-    batch_size: int = 500,
+    batch_size: int | Literal["auto"] = "auto",
     precision: str = "float32",
 ) -> TtaPredictions:
     """Return the predictions of every image of `split` with test-time augmentation, and the plain ones.
@@ -219,7 +222,7 @@ def predict_tta(
         split: N images with their labels.
         tta: A name of :data:`TTA`, of a plugin, "package.module:function", or a function like those.
         class_names: C names.
-        batch_size: Images in one forward pass.
+        batch_size: Images in one forward pass; "auto" as `fitting_batch` says.
         precision: "float32", "bfloat16" or "float16".
 
     Raises:
@@ -234,7 +237,8 @@ def predict_tta(
         torch.inference_mode(),
         evaluating(model),
     ):
-        for block in split.blocks(batch_size):
+        size = fitting_batch(split.images.shape) if batch_size == "auto" else batch_size
+        for block in split.blocks(size):
             images = torch.from_numpy(block)  # (B, H, W, 3) uint8
             pairs = list(function(to_float(images.to(device))))
             with autocast(device, precision):
@@ -265,11 +269,38 @@ def _table(logits: np.ndarray, split: Split, class_names: Sequence[str] | None) 
     return Predictions(logits, split.labels, names, split.files)
 
 
-def _checked(logits: object, count: int) -> torch.Tensor:
+def fitting_batch(shape: Sequence[int]) -> int:
+    """Return how many images fit one forward pass: 500 small ones, fewer of large ones, at least one.
+
+    shape: (N, H, W, 3). What a network keeps of an image grows with its pixels: 4 million of them at once.
+
+    >>> fitting_batch((1, 32, 32, 3)), fitting_batch((1, 224, 224, 3))
+    (500, 83)
+    """
+    return max(1, min(500, _PIXELS // max(1, shape[1] * shape[2])))
+
+
+def _checked(output: object, count: int) -> torch.Tensor:
+    """The logits (count, C): what the model returned, its `logits` where that is a table or an object."""
+    logits = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", output)
     if not isinstance(logits, torch.Tensor) or logits.ndim != 2 or len(logits) != count:
-        got = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
+        got = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(output).__name__
         raise InputError(f"the model returned {got}; predict needs a tensor of logits ({count}, C)")
+    if _are_probabilities(logits):
+        raise InputError(
+            "the model returned probabilities: each row sums to 1; return what it has before the softmax, or "
+            "use Predictions.from_probabilities(probabilities, labels, class_names)"
+        )
     return logits
+
+
+def _are_probabilities(logits: torch.Tensor) -> bool:
+    """Whether these are rows of softmax: between 0 and 1, with the sum 1, and not mere zeros and ones."""
+    rows = logits.detach().double()
+    if not len(rows) or rows.shape[1] < 2 or rows.min() < 0 or ((rows == 0) | (rows == 1)).all():
+        return False
+    tolerance = 1e-4 if logits.dtype in (torch.float32, torch.float64) else 0.02
+    return bool((rows.sum(1) - 1).abs().max() < tolerance)
 
 
 def predict_shared(
