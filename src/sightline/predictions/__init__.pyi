@@ -13,6 +13,10 @@ from .metrics import confusion as confusion
 from .metrics import measure as measure
 from .metrics import pair_counts as pair_counts
 from .metrics import rank_mistakes as rank_mistakes
+from .scores import ClassScores as ClassScores
+from .scores import Score as Score
+from .scores import Scores as Scores
+from .scores import score_predictions as score_predictions
 from .table import Predictions as Predictions
 from .table import read_predictions as read_predictions
 from .table import write_predictions as write_predictions
@@ -23,9 +27,12 @@ from .training_dynamics import save_dynamics as save_dynamics
 __all__ = [
     "METRICS",
     "TTA",
+    "ClassScores",
     "CorruptedPredictions",
     "Dynamics",
     "Predictions",
+    "Score",
+    "Scores",
     "TtaPredictions",
     "accuracy",
     "accuracy_per_class",
@@ -41,5 +48,6 @@ __all__ = [
     "rank_mistakes",
     "read_predictions",
     "save_dynamics",
+    "score_predictions",
     "write_predictions",
 ]

@@ -47,10 +47,31 @@ def mean_loss(predictions: Predictions) -> float:
     return float(predictions.loss.mean())
 
 
+def _scored(name: str) -> Callable[[Predictions], float]:
+    """Return the function of a metric of `score_predictions`; NaN where it is not defined."""
+
+    def metric(predictions: Predictions) -> float:
+        from sightline.predictions.scores import measured
+
+        ranks = name in ("roc_auc", "average_precision")
+        found = measured(predictions, np.ones((1, len(predictions)), np.float32), ranks=ranks)
+        return float(found[name][0]) if name in found else float("nan")
+
+    metric.__name__ = name
+    return metric
+
+
 METRICS: dict[str, Callable[[Predictions], float]] = {
     "accuracy": accuracy,
     "balanced_accuracy": balanced_accuracy,
     "loss": mean_loss,
+    **{
+        name: _scored(name)
+        for name in (
+            *("macro_precision", "macro_f1", "weighted_f1", "matthews", "kappa", "brier", "top_2_accuracy"),
+            *("top_5_accuracy", "roc_auc", "average_precision"),
+        )
+    },
 }
 """Metrics by name."""
 
