@@ -76,7 +76,10 @@ def test_metrics_are_those_of_scikit_learn(some):
 
 
 def test_a_metric_is_any_function_of_predictions(some):
-    assert set(METRICS) == {"accuracy", "balanced_accuracy", "loss"}
+    assert set(METRICS) == {
+        "accuracy", "balanced_accuracy", "loss", "macro_precision", "macro_f1", "weighted_f1", "matthews",
+        "kappa", "brier", "top_2_accuracy", "top_5_accuracy", "roc_auc", "average_precision",
+    }  # fmt: skip
     assert measure(some, lambda predictions: predictions.margin.min()) == some.margin.min()
     assert measure(some, "sightline.predictions.metrics:mean_loss") == measure(some, "loss")
     with pytest.raises(InputError, match=r"metric 'acuracy' is not known; did you mean 'accuracy'"):

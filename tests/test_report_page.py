@@ -145,7 +145,7 @@ def test_sections_stand_in_the_order_in_which_one_reads(html):
     assert anchors == [
         *("summary", "mistakes-with-maps", "fixes", "error-budget", "gallery", "confusion-matrix"),
         *("confused-pairs", "accuracy-per-class", "difficulty", "label-issues", "near-duplicates", "slices"),
-        *("calibration", "selective", "robustness", "ground-truth", "correct-with-maps", "curves"),
+        *("metrics", "calibration", "selective", "robustness", "ground-truth", "correct-with-maps", "curves"),
         *("learning-rate", "range-test", "samples", "augmented", "data", "model", "how-this-was-made"),
     ]
 

@@ -14,6 +14,7 @@ from sightline.audit.result import Cause, WarningKind
 from sightline.faithfulness.result import FaithfulnessResult, MethodScore
 from sightline.report import read_run
 from sightline.report.blocks import Link
+from sightline.report.run_data import MetricsCard
 from sightline.report.sections import causes, fixes, reliability
 from sightline.report.sections.explanations import maps_doubt, mistakes_section
 from sightline.report.sections.mistakes import (
@@ -224,3 +225,21 @@ def test_the_fixture_is_a_mixed_bag():
 
 def _arrays(run) -> tuple[np.ndarray, np.ndarray]:
     return run.predictions.logits, run.predictions.labels
+
+
+def test_unequal_classes_have_balanced_accuracy_beside_accuracy_with_the_reason(run):
+    from sightline.predictions import Predictions
+
+    labels = np.repeat([0, 1], [40, 10])
+    logits = np.eye(2)[np.r_[np.zeros(40, int), np.ones(4, int), np.zeros(6, int)]]  # recalls 1 and 0.4
+    unequal = dataclasses.replace(
+        run, predictions=Predictions(logits, labels, ("a", "b")), metrics=MetricsCard(metrics={"mine": 0.25})
+    )
+    texts = [str(block) for block in summary_section(unequal).blocks]
+    assert "70" in texts[1]
+    assert "balanced accuracy" in texts[1]
+    assert "40 test images and the smallest 10" in texts[2]
+    rows = {row[0]: row[1:] for row in reliability.metrics_section(unequal).blocks[0].rows}
+    assert rows["Balanced accuracy"][0].startswith("0.7")
+    assert rows["mine"][0] == "0.25"
+    assert not any("balanced accuracy, each" in str(block) for block in summary_section(run).blocks)

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import sklearn.metrics
 import torch
 from PIL import Image
 
@@ -256,6 +257,28 @@ def test_runs_are_numbered_and_the_newest_is_latest(tmp_path):
     assert (row["accuracy"], row["seconds"]) == (None, None)
     with pytest.raises(SightlineError, match="is not the folder of a run; runs there: a-8"):
         existing_folder(tmp_path / "b")
+
+
+def test_all_metrics_are_in_the_files_and_on_the_page(run):
+    scores = run.metrics["scores"]["overall"]
+    f1 = sklearn.metrics.f1_score(run.predictions.labels, run.predictions.predicted, average="macro")
+    assert scores["macro_f1"]["value"] == pytest.approx(f1, rel=1e-6)
+    assert run.history["test_macro_f1"].iloc[-1] == pytest.approx(f1, rel=1e-5)
+    row = summarize_run(run.folder)
+    assert row["macro_f1"] == scores["macro_f1"]["value"]
+    assert row["balanced_accuracy"] == scores["balanced_accuracy"]["value"]
+    page = run.report.read_text(encoding="utf-8")
+    assert "Matthews correlation" in page
+    assert "Brier score" in page
+
+
+def test_a_metric_that_raises_is_reported_before_the_folder_is_made(tmp_path, monkeypatch):
+    from sightline.predictions import METRICS
+
+    monkeypatch.setitem(METRICS, "broken", lambda predictions: {}["no such key"])
+    with pytest.raises(SightlineError, match=r"metric 'broken' failed .*KeyError.* leave it out of metrics"):
+        sl.run("shapes-quick", changes=[*SMALL, 'metrics=["broken"]'], out=tmp_path / "run", verbose=False)
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_picture_file_is_classified_and_explained(run, tmp_path):

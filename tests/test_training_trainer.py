@@ -125,6 +125,7 @@ def test_it_learns_what_can_be_learnt():
     assert history.kept == 8
     assert list(history.to_frame()) == [
         "epoch", "lr", "train_loss", "train_accuracy", "test_loss", "test_accuracy",
+        "test_balanced_accuracy", "test_macro_f1",
         "seconds", "images_per_second",
     ]  # fmt: skip
 

@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ import numpy as np
 
 from sightline.errors import InputError
 from sightline.predictions import Predictions
+from sightline.predictions.scores import Change, compare_scores
 from sightline.stats import paired_interval
 
 if TYPE_CHECKING:
@@ -40,6 +42,7 @@ class Comparison:
         p: Exact McNemar test (two-sided) of "fixed and broken are equally likely".
         per_class: A row for each class: label, count, a, b, difference, interval_low, interval_high, fixed,
             broken (NaN shares for a class without images).
+        metrics: By name what each metric was and is, with the paired bootstrap interval of the difference.
     """
 
     fixed: np.ndarray
@@ -51,6 +54,7 @@ class Comparison:
     interval: tuple[float, float]
     p: float
     per_class: pd.DataFrame
+    metrics: dict[str, Change] = dataclasses.field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain Python values, ready for JSON (NaN as None)."""
@@ -67,6 +71,7 @@ class Comparison:
                 "interval": list(self.interval),
             },
             "per_class": rows.to_dict("records"),
+            "metrics": {name: dataclasses.asdict(change) for name, change in self.metrics.items()},
         }
 
 
@@ -116,6 +121,7 @@ def compare_predictions(a: Predictions, b: Predictions) -> Comparison:
         interval=(float(low), float(high)),
         p=float(binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0,
         per_class=per_class,
+        metrics=compare_scores(a, b),
     )
 
 

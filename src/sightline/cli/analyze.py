@@ -15,6 +15,7 @@ from sightline.files import hold
 
 if TYPE_CHECKING:
     from sightline.audit.result import Gain
+    from sightline.predictions import Change
 
 
 @app.command()
@@ -126,10 +127,20 @@ def compare(a: Path, b: Path, out: Path | None, as_json: bool) -> None:
         ("accuracy", f"{100 * found.accuracy_a:.2f} % to {100 * found.accuracy_b:.2f} %"),
         ("difference", f"{100 * found.difference:+.2f} points ({100 * low:+.2f} to {100 * high:+.2f})"),
         ("McNemar's p", f"{found.p:.3g}"),
+        *(
+            (name.replace("_", " "), _change(found.metrics[name]))
+            for name in ("balanced_accuracy", "macro_f1")
+        ),
         *((name, str(len(getattr(found, name)))) for name in ("fixed", "broken", "churned")),
     ]
     print_table(("", f"{first.name} to {second.name}"), rows)
     click.echo(str(page))
+
+
+def _change(change: Change) -> str:
+    if change.a is None or change.b is None:
+        return "not defined"
+    return f"{change.a:.4f} to {change.b:.4f} ({change.low:+.4f} to {change.high:+.4f})"
 
 
 @app.command()

@@ -64,7 +64,7 @@ def _measured_cell(figures: Figures | None) -> str:
 @options.as_json
 @options.debug
 def runs(folder: Path, as_json: bool) -> None:
-    """List the runs here: recipe, data, accuracy, time."""
+    """List the runs here: recipe, data, metrics, time."""
     from sightline.cli.console import print_table
     from sightline.runs import list_runs, summarize_run
 
@@ -74,8 +74,8 @@ def runs(folder: Path, as_json: bool) -> None:
         for row in rows:
             if row["damaged"]:
                 click.echo(f"{row['run']} is damaged: {row['damaged']}", err=True)
-        headings = ("run", "recipe", "data", "accuracy", "training")
-        print_table(headings, [_run_cells(row) for row in rows], right=("accuracy", "training"))
+        headings = ("run", "recipe", "data", "accuracy", "balanced", "macro F1", "training")
+        print_table(headings, [_run_cells(row) for row in rows], right=headings[3:])
 
 
 def _run_cells(row: Mapping[str, Any]) -> tuple[str, ...]:
@@ -83,7 +83,9 @@ def _run_cells(row: Mapping[str, Any]) -> tuple[str, ...]:
     if row["damaged"]:
         accuracy = "damaged"
     seconds = "-" if row["seconds"] is None else f"{row['seconds']:.0f} s"
-    return row["run"], row["recipe"] or "?", row["data"] or "?", accuracy, seconds
+    balanced, f1 = row["balanced_accuracy"], row["macro_f1"]
+    further = "-" if balanced is None else f"{100 * balanced:.2f} %", "-" if f1 is None else f"{f1:.3f}"
+    return row["run"], row["recipe"] or "?", row["data"] or "?", accuracy, *further, seconds
 
 
 @app.command()

@@ -13,9 +13,11 @@ from .metrics import confusion as confusion
 from .metrics import measure as measure
 from .metrics import pair_counts as pair_counts
 from .metrics import rank_mistakes as rank_mistakes
+from .scores import Change as Change
 from .scores import ClassScores as ClassScores
 from .scores import Score as Score
 from .scores import Scores as Scores
+from .scores import compare_scores as compare_scores
 from .scores import score_predictions as score_predictions
 from .table import Predictions as Predictions
 from .table import read_predictions as read_predictions
@@ -27,6 +29,7 @@ from .training_dynamics import save_dynamics as save_dynamics
 __all__ = [
     "METRICS",
     "TTA",
+    "Change",
     "ClassScores",
     "CorruptedPredictions",
     "Dynamics",
@@ -36,6 +39,7 @@ __all__ = [
     "TtaPredictions",
     "accuracy",
     "accuracy_per_class",
+    "compare_scores",
     "confused_pairs",
     "confusion",
     "load_dynamics",

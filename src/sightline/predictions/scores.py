@@ -27,8 +27,9 @@ IMBALANCE = 3
 """How many times its smallest class the largest may be before balanced accuracy stands beside accuracy."""
 
 _CHUNK = 50  # resamples at a time: their weights of 10,000 images fit the cache
-_RANK_WORK = 2e8  # sorted scores that the intervals of AUC and average precision may cost
-_FEWEST_RANKED = 50  # resamples; with fewer, a percentile means nothing
+_RANK_WORK = 4e7  # sorted scores that the intervals of AUC and average precision may cost
+_FEWEST_RANKED = 100  # resamples; with fewer, a percentile means little
+_MOST_RANKED = 2e7  # images times classes; above it these two have no interval
 
 
 @dataclass(frozen=True)
@@ -56,8 +57,8 @@ class Scores:
     """What `score_predictions` returns.
 
     Attributes:
-        overall: By name: accuracy, balanced_accuracy, macro_precision, macro_f1, weighted_f1, matthews, kappa,
-            top_K_accuracy, loss (nats), brier (sum over the classes, in [0, 2]), roc_auc and
+        overall: By name: accuracy, balanced_accuracy, macro_precision, macro_f1, weighted_f1, matthews,
+            kappa, top_K_accuracy, loss (nats), brier (sum over the classes, in [0, 2]), roc_auc and
             average_precision (means over the classes). A class without images does not count in a mean.
         classes: Of each class precision, recall, f1, roc_auc and average_precision.
         headline: The metrics to name first.
@@ -171,20 +172,56 @@ def measured(predictions: Predictions, weights: np.ndarray, *, ranks: bool = Tru
     return found
 
 
-def bootstrap(predictions: Predictions, *, resamples: int = 1000, seed: int = 0) -> dict[str, np.ndarray]:
+def bootstrap(
+    predictions: Predictions, *, resamples: int = 1000, seed: int = 0, ranks: bool = True
+) -> dict[str, np.ndarray]:
     """Return the metrics of stratified bootstrap resamples, as `measured` does, (R,) or (R, C) each.
 
     The draws follow from the labels and the seed alone: of two models on the same images the differences of
     what this returns are those of a paired bootstrap.
     """
     size = len(predictions) * len(predictions.class_names)
-    ranked = min(resamples, int(_RANK_WORK / max(size, 1)))
-    ranked = ranked if ranked >= min(_FEWEST_RANKED, resamples) else 0
+    ranked = max(_FEWEST_RANKED, int(_RANK_WORK / max(size, 1))) if ranks and size <= _MOST_RANKED else 0
     parts: dict[str, list[np.ndarray]] = {}
     for start, weights in _draws(predictions.labels, resamples, seed):
         for key, array in measured(predictions, weights, ranks=start < ranked).items():
             parts.setdefault(key, []).append(array)
     return {key: np.concatenate(arrays) for key, arrays in parts.items()}
+
+
+@dataclass(frozen=True)
+class Change:
+    """A metric of two models on the same images; b - a with its 95 % interval, None where one lacks it."""
+
+    a: float | None
+    b: float | None
+    difference: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+
+def compare_scores(
+    a: Predictions, b: Predictions, *, resamples: int = 1000, seed: int = 0
+) -> dict[str, Change]:
+    """Return what the metrics of all classes were and are, but for AUC and average precision.
+
+    Args:
+        a, b: On the same images, with the same labels.
+        resamples, seed: Of the paired, stratified bootstrap.
+    """
+    before, after = (measured(one, _ones(one), ranks=False) for one in (a, b))
+    drawn_a, drawn_b = (bootstrap(one, resamples=resamples, seed=seed, ranks=False) for one in (a, b))
+    changes = {}
+    for key in (key for key, array in before.items() if array.ndim == 1):
+        old, new = (float(found[key][0]) for found in (before, after))
+        gained = drawn_b[key] - drawn_a[key]
+        gained = gained[np.isfinite(gained)]
+        if not np.isfinite(new - old) or not len(gained):
+            changes[key] = Change(*(one if np.isfinite(one) else None for one in (old, new)))
+            continue
+        low, high = np.quantile(gained, [0.025, 0.975])
+        changes[key] = Change(old, new, new - old, float(low), float(high))
+    return changes
 
 
 def _draws(labels: np.ndarray, resamples: int, seed: int) -> Iterator[tuple[int, np.ndarray]]:
@@ -214,7 +251,7 @@ def _image_values(predictions: Predictions) -> dict[str, np.ndarray]:
     found = {"loss": predictions.loss, "brier": squares - 2 * own + 1}
     k = top_k(predictions)
     if k > 1:
-        # A label is among the k largest if fewer than k others are above it, or equal and of an earlier class.
+        # A label is in the k largest if fewer than k others are above it, or equal and of an earlier class.
         logits, mine = predictions.logits, predictions.logits[rows, labels][:, None]
         earlier = np.arange(logits.shape[1])[None] < labels[:, None]
         above = ((logits > mine) | ((logits == mine) & earlier)).sum(axis=1)
@@ -222,9 +259,7 @@ def _image_values(predictions: Predictions) -> dict[str, np.ndarray]:
     return found
 
 
-def _rank_metrics(
-    scores: np.ndarray, own: np.ndarray, weights: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def _rank_metrics(scores: np.ndarray, own: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return ROC AUC and average precision of each class against the rest, (R, C) each.
 
     scores, own: (N, C), of each image and whether the class is its label. Equal scores are one threshold.

@@ -18,6 +18,7 @@ from sightline.report.formatting import (
     class_keys,
     count,
     digits_of,
+    metric_name,
     p_value,
     page_name,
     percent,
@@ -43,6 +44,7 @@ GROUPS = ("fixed", "broken", "churned")
 _GROUP = "Comparison"
 _SUMMARY = Heading("Summary", "summary", _GROUP, terms=("Churn", "McNemar's test", "Confidence interval"))
 _CHANGES = Heading("What changed", "changes", _GROUP, terms=("Churn", "Heat map", "Confidence"))
+_METRICS = Heading("Metrics", "metrics", _GROUP, terms=("Confidence interval",))
 _CLASSES = Heading("Accuracy per class", "per-class", _GROUP, terms=("Confidence interval",))
 _GROUP_LIMIT = 3_000  # images
 
@@ -97,7 +99,7 @@ def render_comparison(a: RunData, b: RunData, found: Comparison, *, rows: Rows |
     if rows is None:
         every = np.arange(len(a.predictions))
         rows = Rows(every, every)
-    sections = [_summary(a, b, found), _changes(a), _classes(found)]
+    sections = [_summary(a, b, found), _changes(a), _metrics(found), _classes(found)]
     title = f"{short_name(a.name, limit=36)} → {short_name(b.name, limit=36)}"
     return render_shell(title, sections, payload=_payload(a, b, found, rows), entry="comparison")
 
@@ -139,6 +141,27 @@ def _changes(a: RunData) -> Section:
     if a.pictures is None:
         blocks = (Note(f"{page_name(a.name)} keeps no pictures. sightline audit RUN adds them."), *blocks)
     return Section(_CHANGES, lead, blocks)
+
+
+def _metrics(found: Comparison) -> Section:
+    columns = (
+        Column("Metric"),
+        *(Column(name, numeric=True) for name in ("A", "B", "Change", "95\u00a0% interval")),
+    )
+    cells = []
+    for name, change in found.metrics.items():
+        digits = 3
+        if change.low is not None and change.high is not None:
+            digits = digits_of((change.low, change.high), largest=4)
+        a, b = ("–" if one is None else f"{one:.{digits}f}" for one in (change.a, change.b))
+        if change.difference is None or change.low is None or change.high is None:
+            cells.append((metric_name(name), a, b, "–", "–"))
+            continue
+        span = f"{_signed(change.low, digits)} to {_signed(change.high, digits)}"
+        cells.append((metric_name(name), a, b, _signed(change.difference, digits), span))
+    lead = "Do the other metrics say the same? Loss and Brier score are better where they are lower."
+    caption = "Metrics of both runs on the same images. Intervals: paired, stratified bootstrap."
+    return Section(_METRICS, lead, (Table(caption, columns, tuple(cells)),))
 
 
 def _classes(found: Comparison) -> Section:

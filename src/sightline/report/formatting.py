@@ -97,6 +97,32 @@ def interval_text(value: float, low: float, high: float, *, sign: bool = False) 
     return f"{value:{plus}.{digits}f} ({low:.{digits}f} to {high:.{digits}f})".replace("-", "−")
 
 
+_METRIC_NAMES = {
+    "accuracy": "Accuracy",
+    "balanced_accuracy": "Balanced accuracy",
+    "macro_precision": "Precision, mean over classes",
+    "macro_f1": "F1, mean over classes (macro)",
+    "weighted_f1": "F1, mean over images (weighted)",
+    "matthews": "Matthews correlation",
+    "kappa": "Cohen's kappa",
+    "loss": "Log loss, nats",
+    "brier": "Brier score",
+    "roc_auc": "ROC AUC, one against the rest",
+    "average_precision": "Average precision, one against the rest",
+}
+
+
+def metric_name(name: str) -> str:
+    """Return a metric's name to be read.
+
+    >>> metric_name("macro_f1"), metric_name("top_5_accuracy")
+    ('F1, mean over classes (macro)', 'Top-5 accuracy')
+    """
+    if name.startswith("top_"):
+        return f"Top-{name.split('_')[1]} accuracy"
+    return _METRIC_NAMES.get(name, name)
+
+
 def p_value(p: float) -> str:
     """Return a p-value with its relation; below 0.001 nobody needs more.
 

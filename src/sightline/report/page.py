@@ -56,6 +56,7 @@ SECTIONS: tuple[SectionMaker, ...] = (
     causes.label_issues_section,
     causes.duplicates_section,
     causes.slices_section,
+    reliability.metrics_section,
     reliability.calibration_section,
     reliability.selective_section,
     reliability.robustness_section,

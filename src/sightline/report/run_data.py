@@ -10,6 +10,7 @@ then lacks its section. A run without an audit gets one of its predictions alone
 from __future__ import annotations
 
 import dataclasses
+import functools
 import tomllib
 import zipfile
 import zlib
@@ -28,6 +29,7 @@ from sightline.audit import Audit, Evidence, make_audit, read_audit
 from sightline.errors import DamagedFileError, NotFoundError, SightlineError
 from sightline.faithfulness.result import FILE as FAITHFULNESS_FILE
 from sightline.faithfulness.result import FaithfulnessResult, read_faithfulness
+from sightline.predictions.scores import Scores, score_predictions
 from sightline.predictions.table import Predictions, read_predictions
 
 T = TypeVar("T")
@@ -76,12 +78,17 @@ class PlantedFinding:
 
 @checked(frozen=True, config=_CARD)
 class MetricsCard:
-    """What the report shows of metrics.json and the predictions do not say. seconds: by stage."""
+    """What the report shows of metrics.json and the predictions do not say.
+
+    seconds: by stage. metrics: the recipe's own. scores: None where an older version wrote the file.
+    """
 
     selection: str = ""
     seconds: dict[str, float] = field(default_factory=dict)
     published: dict[str, Any] = field(default_factory=dict)
     planted: tuple[PlantedFinding, ...] = ()
+    metrics: dict[str, float] = field(default_factory=dict)
+    scores: Scores | None = None
 
 
 @checked(frozen=True, config=_CARD)
@@ -185,6 +192,11 @@ class RunData:
     explained: dict[str, ExplainedImages]
     faithfulness: FaithfulnessResult | None
     probability: np.ndarray | None
+
+    @functools.cached_property
+    def scores(self) -> Scores:
+        """All metrics of the test split, read or, of an older run, measured."""
+        return self.metrics.scores or score_predictions(self.predictions)
 
     @property
     def class_names(self) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from sightline.attribution import explain, explain_layers, target_layer
 from sightline.attribution.methods import find_method
 from sightline.audit import check_planted
 from sightline.data import Dataset, Split, preview_augmentation
-from sightline.errors import InputError
+from sightline.errors import InputError, SightlineError
 from sightline.files import write_atomic, write_json
 from sightline.models import to_float
 from sightline.predictions import (
@@ -27,6 +27,7 @@ from sightline.predictions import (
     confusion,
     predict,
     rank_mistakes,
+    score_predictions,
 )
 from sightline.predictions.metrics import measure as measure_metric
 from sightline.runs.artifacts import EXPLANATIONS, EXPLANATIONS_CARD, SAMPLES
@@ -148,6 +149,7 @@ def measure(
         "selection": kept,
         "published": recipe.published.model_dump(exclude_none=True),
         "metrics": _named_metrics(recipe, predictions),
+        "scores": dataclasses.asdict(score_predictions(predictions)),
     }
     if data.truth is not None:
         train = predict(model, data.train, precision=recipe.training.precision)
@@ -168,6 +170,28 @@ def _named_metrics(recipe: Recipe, predictions: Predictions) -> dict[str, float]
                 f"metric {name!r} is {value} for these predictions; it has to be a finite number"
             )
     return found
+
+
+def try_metrics(recipe: Recipe, data: Dataset) -> None:
+    """Call the recipe's metrics on made predictions, so that one that cannot work is known before training.
+
+    Raises:
+        InputError: A metric raises, or returns something else than one number, for two images of each class.
+    """
+    classes = data.num_classes
+    labels = np.repeat(np.arange(classes), 2)
+    logits = np.random.default_rng(0).normal(size=(len(labels), classes)) + np.eye(classes)[labels]
+    made = Predictions(logits.astype(np.float32), labels, data.class_names)
+    for name, metric in recipe.make_metrics().items():
+        try:
+            measure_metric(made, metric)
+        except SightlineError:
+            raise
+        except Exception as error:
+            raise InputError(
+                f"metric {name!r} failed on made predictions of 2 images of each class "
+                f"({type(error).__name__}: {error}); correct its function, or leave it out of metrics"
+            ) from error
 
 
 def pictures(split: Split, index: np.ndarray) -> torch.Tensor:

@@ -29,7 +29,14 @@ from sightline.models.backbones import backbone_input, is_backbone
 from sightline.predictions import Predictions, TtaPredictions, accuracy, write_predictions
 from sightline.predictions.inference import predict_tta_shared
 from sightline.report import write_report
-from sightline.runs.analysis import check_methods, explain_galleries, explained_layers, measure, sample_images
+from sightline.runs.analysis import (
+    check_methods,
+    explain_galleries,
+    explained_layers,
+    measure,
+    sample_images,
+    try_metrics,
+)
 from sightline.runs.artifacts import (
     CHECKPOINT,
     DATA_CARD,
@@ -130,6 +137,7 @@ def _start(recipe: Recipe, out: str | Path | None, device: str) -> Run:
     preview_augmentation(data, resolved.make_augmentation(data.mean.tolist()), [0])
     check_methods(resolved)
     _check_size(resolved, data)
+    try_metrics(resolved, data)
     model = recipe_model(resolved, data)
     check_outputs(model, data, torch.device("cpu"))
     explained_layers(model, data, resolved)

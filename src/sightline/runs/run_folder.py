@@ -193,11 +193,13 @@ def _processor() -> str:
 
 
 def summarize_run(folder: Path) -> dict[str, Any]:
-    """Return a row of the table of runs: run, recipe, data, accuracy, seconds, damaged.
+    """Return a row of the table of runs: run, recipe, data, metrics, seconds, damaged.
 
-    accuracy and seconds are None while the run is unfinished; damaged is None, or why a file cannot be read.
+    accuracy, balanced_accuracy, macro_f1 and seconds are None while the run is unfinished, the second and
+    the third also where an older version wrote it; damaged is None, or why a file cannot be read.
     """
-    row = dict.fromkeys(("recipe", "data", "accuracy", "seconds", "damaged"))
+    further = ("balanced_accuracy", "macro_f1")
+    row = dict.fromkeys(("recipe", "data", "accuracy", *further, "seconds", "damaged"))
     try:
         opened = load_run(folder)
         row |= {"recipe": opened.recipe.name, "data": opened.recipe.data.name}
@@ -207,9 +209,18 @@ def summarize_run(folder: Path) -> dict[str, Any]:
             if not all(isinstance(number, int | float) for number in (accuracy, train)):
                 raise DamagedFileError(f"{folder / METRICS} has no accuracy or no seconds of training")
             row |= {"accuracy": accuracy, "seconds": train}
+            row |= {name: _score(opened.metrics, name) for name in further}
     except SightlineError as error:
         row["damaged"] = " ".join(str(error).split())
     return {"run": str(folder), **row}
+
+
+def _score(metrics: dict[str, Any], name: str) -> float | None:
+    """Return a metric of `metrics.json`; None where it is not defined, or the file is of an older version."""
+    for key in ("scores", "overall", name):
+        metrics = metrics.get(key, {}) if isinstance(metrics, dict) else {}
+    value = metrics.get("value") if isinstance(metrics, dict) else None
+    return value if isinstance(value, int | float) else None
 
 
 @dataclass(frozen=True)

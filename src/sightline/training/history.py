@@ -20,8 +20,8 @@ class History:
     """Losses are means over samples in nats, accuracies shares in [0, 1].
 
     epochs: epoch (from 1), lr (at the epoch's last step), train_loss, train_accuracy (of the batches as
-    they were trained on), test_loss, test_accuracy, with a validation split also validation_loss and
-    validation_accuracy, seconds (of the whole epoch), images_per_second (of its training part).
+    they were trained on), test_loss, test_accuracy, test_balanced_accuracy, test_macro_f1, with a validation
+    split the same of it, seconds (of the whole epoch), images_per_second (of its training part).
     steps: step (from 1), epoch, lr, loss (mean of the batch).
     kept: the epoch whose weights the model has.
     dynamics: margin and probability of each training image in each epoch, as it was trained on.

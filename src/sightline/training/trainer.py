@@ -31,6 +31,7 @@ from sightline.data.loaders import Batch
 from sightline.distributed import average_statistics, replicate, reseed, total_losses
 from sightline.errors import DivergedError, InputError, InputTypeError
 from sightline.models import choose_device, choose_memory_format, choose_precision, evaluating
+from sightline.predictions import measure
 from sightline.predictions.inference import predict_shared
 from sightline.training.callbacks import Callback, LogEpochs, RecordDynamics, WeightAverage
 from sightline.training.checkpoint import Checkpoint
@@ -261,7 +262,7 @@ class Trainer:
         self._begin_epoch()
 
     def _evaluate(self) -> Row:
-        """Return loss and accuracy of the validation split, if there is one, and of the test split."""
+        """Return the cheap metrics of the validation split, if there is one, and of the test split."""
         row: Row = {}
         for name, split in (("validation", self.held_out), ("test", self.data.test)):
             if split is not None:
@@ -269,6 +270,8 @@ class Trainer:
                 found = predict_shared(self.model, split, class_names=names, precision=self.precision)
                 row[f"{name}_loss"] = float(found.loss.mean())
                 row[f"{name}_accuracy"] = float(found.correct.mean())
+                row[f"{name}_balanced_accuracy"] = measure(found, "balanced_accuracy")
+                row[f"{name}_macro_f1"] = measure(found, "macro_f1")
         return row
 
     def _totals(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -5,8 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sightline.audit.result import ConformalSets, ReliabilityBin, RiskCurve, Robustness, Threshold
-from sightline.report.blocks import Block, Column, Facts, Heading, Section, Table, Tool
-from sightline.report.formatting import number, page_name, percent, percent_digits, percent_range, plural
+from sightline.predictions.scores import Score
+from sightline.report.blocks import Block, Column, Details, Facts, Heading, Note, Section, Table, Tool
+from sightline.report.formatting import (
+    count,
+    digits_of,
+    interval_text,
+    metric_name,
+    number,
+    page_name,
+    percent,
+    percent_digits,
+    percent_range,
+    plural,
+)
 from sightline.report.run_data import RunData
 from sightline.report.svg import Box, Diagram, plane
 
@@ -20,6 +32,66 @@ _SELECTIVE = Heading(
     terms=("Coverage", "Risk", "AURC, AUGRC", "Conformal set", "Held-out half"),
 )
 _ROBUSTNESS = Heading("Robustness", "robustness", _GROUP, terms=("Corruption", "Confidence interval"))
+
+
+_METRICS = Heading("Metrics", "metrics", _GROUP, terms=("Confidence interval",))
+
+
+def metrics_section(run: RunData) -> Section:
+    found = run.scores
+    columns = (
+        Column("Metric"),
+        Column("Value", numeric=True),
+        Column("95\u00a0% interval", numeric=True),
+        Column("Interval"),
+    )
+    rows = [(metric_name(name), *_score_cells(one)) for name, one in found.overall.items()]
+    own = "of the recipe, without an interval"
+    rows += [(page_name(name), number(value), "–", own) for name, value in run.metrics.metrics.items()]
+    missing = [
+        f"{metric_name(name)}: {one.reason}." for name, one in found.overall.items() if one.value is None
+    ]
+    names = ("precision", "recall", "f1", "roc_auc", "average_precision")
+    titles = ("Precision", "Recall", "F1", "ROC AUC", "Average precision")
+    each = (
+        Column("Class"),
+        Column("Images", numeric=True),
+        *(Column(title, numeric=True) for title in titles),
+    )
+    cells = tuple(
+        (page_name(one.name), count(one.images), *(_short_score(one.scores[name]) for name in names))
+        for one in found.classes
+    )
+    lead = f"{found.why} " if found.why else "Do all metrics tell the same story? "
+    lead += "A class without test images does not count in a mean over classes."
+    caption = "Each class against the rest, with 95\u00a0% intervals; – is not defined."
+    blocks: list[Block] = [
+        Table("Metrics of the test split. Shares of images have Wilson intervals.", columns, tuple(rows)),
+        *([Note(" ".join(missing))] if missing else []),
+        Details("Metrics of each class", (Table(caption, each, cells),)),
+    ]
+    return Section(_METRICS, lead, tuple(blocks))
+
+
+def _score_cells(score: Score) -> tuple[str, str, str]:
+    if score.value is None:
+        return "–", "–", score.reason
+    if score.low is None or score.high is None:
+        return number(score.value), "–", score.reason
+    digits = digits_of((score.low, score.high))
+    return (
+        f"{score.value:.{digits}f}",
+        f"{score.low:.{digits}f} to {score.high:.{digits}f}".replace("-", "−"),
+        score.interval,
+    )
+
+
+def _short_score(score: Score) -> str:
+    if score.value is None:
+        return "–"
+    if score.low is None or score.high is None:
+        return number(score.value)
+    return interval_text(score.value, score.low, score.high)
 
 
 def calibration_section(run: RunData) -> Section:

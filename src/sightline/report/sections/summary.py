@@ -81,12 +81,30 @@ def summary_section(run: RunData, anchors: frozenset[str] = frozenset()) -> Sect
         f"of {plural(accuracy.n, 'test image')} right",
         f"95\u00a0% interval {percent_range(*accuracy.interval, digits=digits)} (Wilson)",
     )
-    blocks: list[Block] = [headline, *_warnings(run, anchors), _budget(run), *_first_fixes(run)]
+    blocks: list[Block] = [
+        headline,
+        *_balanced(run),
+        *_warnings(run, anchors),
+        _budget(run),
+        *_first_fixes(run),
+    ]
     blocks.append(Facts(tuple(_facts(run))))
     if note := run.metrics.published.get("note"):
         blocks.append(Note(f"About the published figures: {note}"))
     blocks += _skipped(run)
     return Section(SUMMARY, lead, tuple(blocks))
+
+
+def _balanced(run: RunData) -> list[Block]:
+    """Balanced accuracy as a second headline, where the classes are too unequal for accuracy alone."""
+    score = run.scores.overall["balanced_accuracy"]
+    if not run.scores.why or score.value is None or score.low is None or score.high is None:
+        return []
+    digits = percent_digits((score.low, score.high))
+    shown = percent_range(score.low, score.high, digits=digits)
+    value = percent(score.value, digits=digits)
+    interval = f"95\u00a0% interval {shown} ({score.interval})"
+    return [Headline(value, "balanced accuracy, each class counted the same", interval), Note(run.scores.why)]
 
 
 def _warnings(run: RunData, anchors: frozenset[str]) -> list[Block]:
