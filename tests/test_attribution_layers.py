@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -19,7 +22,7 @@ from attribution_transformers import (
 from torch import nn
 
 from sightline.attribution import METHODS, class_maps, explain, grid_of_tokens, preflight, target_layer
-from sightline.attribution.layers import find_grid, put_maps_back, spatial_layers
+from sightline.attribution.layers import find_grid, is_per_head, put_maps_back, spatial_layers
 from sightline.attribution.wrapped_model import wrap_model
 from sightline.errors import SightlineError
 
@@ -333,3 +336,146 @@ def test_a_model_that_returns_an_object_needs_a_score():
         r"score=lambda output: output.logits",
     ):
         explain(model, pictures(2, size=24))
+
+
+class Pooled(nn.Module):
+    """A transformer whose patches are pooled after the last block, with or without an order of its own."""
+
+    def __init__(self, shuffled: bool = False, heads: bool = False):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3, 4, 1)  # its stride is not its kernel: no patch embedding to go by
+        self.norm1, self.norm2 = nn.LayerNorm(8), nn.LayerNorm(4)
+        self.mlp, self.fc = nn.Linear(8, 8), nn.Linear(8, 3)
+        self.shuffled, self.heads = shuffled, heads
+        self.block = nn.Identity() if heads else nn.Sequential(nn.LayerNorm(8), nn.Linear(8, 8))
+
+    def forward(self, x):
+        x = self.conv(x).flatten(2).mT  # (B, 48, 8)
+        if self.shuffled:
+            x = x[:, torch.randperm(48, generator=torch.Generator().manual_seed(0))]
+        x = self.block(x + self.mlp(self.norm1(x)))
+        if self.heads:
+            x = self.norm2(x.unflatten(2, (2, 4)).transpose(1, 2)).transpose(1, 2).flatten(2)
+        return self.fc(x.mean(1))
+
+
+def test_a_branch_beside_a_skip_connection_is_no_choice():
+    model = Pooled().eval()
+    found = explain(model, IMAGES)
+    assert (found.layer, found.maps.shape) == ("block", (2, 6, 8))  # and neither "mlp" nor "norm1"
+    assert found.layer_reason == (
+        "the last layer of 6x8 cells that all evidence passes, its tokens in the order of the image"
+    )
+    assert explain(model, IMAGES, layer="conv").layer_reason == "as requested"
+    assert explain(model, IMAGES, method="saliency").layer_reason == ""
+
+
+def test_tokens_in_an_order_of_their_own_are_refused_or_a_second_choice_that_says_so(caplog):
+    model = Pooled(shuffled=True).eval()
+    with pytest.raises(
+        SightlineError, match=r"the tokens of 'block' are not in the order of the image; name"
+    ):
+        explain(model, IMAGES)
+    with pytest.raises(SightlineError, match=r"layer 'block' returns .*, no map"):
+        explain(model, IMAGES, layer="block")
+    model.conv = nn.Sequential(conv(3, 8), conv(8, 8), nn.Conv2d(8, 8, 3, 4, 1))  # now the stem is a third
+    found = explain(model, IMAGES)
+    assert found.layer == "conv"
+    assert "of 'block', which is deeper, the order of tokens could not be confirmed" in found.layer_reason
+    assert "layer 'conv' is a second choice" in caplog.text
+
+
+def test_tokens_of_attention_heads_are_never_a_map():
+    model = nn.Sequential(nn.Conv2d(3, 8, 4, 4), nn.LayerNorm(8))
+    for shape in ((1, 2, 48, 4), (1, 3, 49, 64), (1, 48, 2, 4)):  # with and without a class token
+        assert is_per_head(model, torch.zeros(shape), (24, 32))
+    assert not is_per_head(model, torch.zeros(1, 48, 6, 8), (24, 32))  # 48 channels of the grid
+    model = Pooled(heads=True).eval()
+    model.conv = nn.Conv2d(3, 8, 4, 4)
+    with pytest.raises(
+        SightlineError, match=r"layer 'norm2' returns \(2, 2, 48, 4\), tokens of separate att"
+    ):
+        explain(model, IMAGES, layer="norm2")
+    assert target_layer(model, IMAGES) != "norm2"
+
+
+class TwoBranches(nn.Module):
+    """Half of the evidence goes through each branch, and no layer has it all but the first."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 4, 3, padding=1)
+        self.a = nn.Sequential(*(conv(4, 4) for _ in range(3)))
+        self.b = nn.Sequential(*(conv(4, 4) for _ in range(3)))
+        self.fc = nn.Linear(8, 3)
+
+    def forward(self, x):
+        x = self.stem(x)
+        return self.fc(torch.cat([self.a(x).mean((2, 3)), self.b(x).mean((2, 3))], 1))
+
+
+def test_two_branches_are_refused_with_the_candidates():
+    with pytest.raises(
+        SightlineError,
+        match=r"TwoBranches: the only layers with all evidence come within the first \d+% .* name one with "
+        r"layer=, .* candidates: 'b' \(16x16, a part of the evidence\)",
+    ):
+        explain(TwoBranches().eval(), pictures(2, 16))
+    assert explain(TwoBranches().eval(), pictures(2, 16), layer="b").layer == "b"
+
+
+def test_the_choice_is_remembered_until_the_model_changes():
+    model = Staged().eval()
+    passes = []
+    model.stem.register_forward_hook(lambda *_: passes.append(1))
+    counts = []
+    for size in (32, 32, 56):
+        passes.clear()
+        layer = target_layer(model, pictures(1, size))
+        counts.append((layer, len(passes)))
+    assert counts == [("layer3", 1), ("layer3", 0), ("layer4", 1)]
+    model.layer3 = nn.Sequential(model.layer3)
+    target_layer(model, pictures(1, 32))
+    assert len(passes) == 2
+    other = {"score": lambda logits: logits[:, :2]}
+    target_layer(model, pictures(1, 32), **other)
+    assert len(passes) == 3
+
+
+def test_time_is_not_counted_as_cells():
+    down = nn.Sequential(nn.Conv3d(3, 4, 3, (4, 2, 2), 1), nn.ReLU(), nn.Conv3d(4, 4, 3, (1, 2, 2), 1))
+    model = nn.Sequential(down, nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.Linear(4, 3))
+    assert explain(model, torch.rand(1, 3, 8, 32, 32)).maps.shape == (1, 2, 8, 8)
+
+
+def test_the_scores_that_a_segmenter_returns_are_not_explained_by_themselves():
+    model = nn.Sequential(conv(3, 4), conv(4, 8), nn.Conv2d(8, 5, 1))
+    assert target_layer(model, pictures(1, 16), score=lambda output: output.mean((2, 3))) == "1"
+
+
+def test_the_preflight_ranks_the_candidates():
+    found = preflight(Staged(), pictures(2, 32))
+    assert [one.layer for one in found.candidates[:2]] == ["layer3", "layer4"] or found.candidates[0].whole
+    assert f"It is {found.layer_reason}. Next in rank: " in str(found)
+    assert preflight(Staged(), pictures(2, 32), "layer2").candidates == ()
+
+
+def _architectures():
+    path = Path(__file__).parents[1] / "benchmarks" / "architectures.py"
+    spec = importlib.util.spec_from_file_location("architectures", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.slow
+def test_no_wrong_layer_is_taken_in_silence_in_families_of_timm(torchvision):
+    pytest.importorskip("timm")
+    architectures = _architectures()
+    rows = [architectures.examined(family) for family in architectures.REDUCED]
+    verdicts = {row["family"]: row["verdict"] for row in rows}
+    assert len(verdicts) == 25
+    assert {
+        family for family, word in verdicts.items() if word not in ("right", "refused", "warned")
+    } == set()
+    assert sum(word == "right" for word in verdicts.values()) >= 22

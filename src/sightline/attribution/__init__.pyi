@@ -11,8 +11,8 @@ from .explanation import COMBINATIONS as COMBINATIONS
 from .explanation import Explanation as Explanation
 from .inspection import Preflight as Preflight
 from .inspection import preflight as preflight
+from .layer_choice import target_layer as target_layer
 from .layers import grid_of_tokens as grid_of_tokens
-from .layers import target_layer as target_layer
 from .methods import METHODS as METHODS
 from .methods.cam import grad_cam as grad_cam
 

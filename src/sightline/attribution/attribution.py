@@ -12,6 +12,7 @@ layer; the model is left bit for bit as it was found.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import NoReturn, TypeVar, cast
 
@@ -30,7 +31,8 @@ from sightline.attribution.explanation import (
     make_explanation,
 )
 from sightline.attribution.hooks import at_rest, gradients_of
-from sightline.attribution.layers import Grid, Layer, as_maps, choose_layer, find_grid, name_of
+from sightline.attribution.layer_choice import REQUESTED, grid_for, layer_choice
+from sightline.attribution.layers import Grid, Layer, as_maps, name_of
 from sightline.attribution.methods import (
     ContextMethod,
     LayerMethod,
@@ -103,8 +105,8 @@ def explain(
         method: A name in `METHODS`, of a plugin, or "package.module:function"; or a function of either form
             that `attribution.methods` describes.
         layer: A name or a module; several of them, joined by `combine`; or None for what `target_layer`
-            finds (at the cost of one more forward pass, of one image). Methods that look at the image alone
-            use none, and report "input".
+            finds (at the cost of a few more passes of one image, the first time). Methods that look at the
+            image alone use none, and report "input".
         combine: A name in `COMBINATIONS`, or a function from maps (L, B, h, w) of L layers to (B, h, w).
         score: From whatever the model returns to logits (B, C), or to one number per image (B,).
         grid: From tokens as a layer returns them to maps (B, K, h, w), if it is not recognised.
@@ -175,8 +177,13 @@ def _explain(
             found = [_by_context(context, function) for context in contexts]
             names = [context.used_layer or name for context, name in zip(contexts, names, strict=True)]
             return found
-        names = [name or choose_layer(wrapped, some) for name in names]
-        return _by_layers(wrapped, some, chosen, names, grid, cast(LayerMethod, function))
+        choice = None if all(names) else layer_choice(wrapped, some)
+        reasons = [REQUESTED if name or choice is None else choice.reason for name in names]
+        names = [name or (choice.layer if choice else None) for name in names]
+        found = _by_layers(wrapped, some, chosen, cast(list[str], names), grid, cast(LayerMethod, function))
+        return [
+            dataclasses.replace(one, layer_reason=reason) for one, reason in zip(found, reasons, strict=True)
+        ]
 
     batches = in_batches(wrapped, images, [targets], batch_size, visit)
     return [join(parts) for parts in zip(*batches, strict=True)]
@@ -196,6 +203,7 @@ def _by_context(context: AttributionContext, method: ContextMethod) -> Explanati
         context.images,
         function_name(method),
         context.used_layer or "input",
+        context.layer_reason,
     )
 
 
@@ -213,7 +221,7 @@ def _by_layers(
     gradients = gradients_of(logits, F.one_hot(classes, logits.shape[1]), outputs)
     explanations = []
     for name in names:
-        own = grid or find_grid(wrapped.model, layers[name], outputs[name], images.shape[2:])
+        own = grid or grid_for(wrapped, name, outputs[name].detach(), images)
         activations = as_maps(wrapped, name, outputs[name].detach(), own, images)  # (B, K, h, w)
         slopes = as_maps(wrapped, name, gradients[name], own, images)  # (B, K, h, w)
         maps = method(activations, slopes)

@@ -23,7 +23,8 @@ from sightline.attribution import validation
 from sightline.attribution.attribution import in_batches
 from sightline.attribution.context import AttributionContext
 from sightline.attribution.explanation import Explanation, join, make_explanation
-from sightline.attribution.layers import Grid, Layer, choose_layer, head_layer, name_of
+from sightline.attribution.layer_choice import choose_layer
+from sightline.attribution.layers import Grid, Layer, head_layer, name_of
 from sightline.attribution.methods.cam import hires_cam
 from sightline.attribution.validation import Targets
 from sightline.attribution.wrapped_model import Score, wrap_model

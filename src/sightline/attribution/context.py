@@ -23,7 +23,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from sightline.attribution import validation
 from sightline.attribution.hooks import gradients_of, hooks
-from sightline.attribution.layers import Grid, as_maps, choose_layer, find_grid, put_maps_back
+from sightline.attribution.layer_choice import POOLED, REQUESTED, grid_for, layer_choice
+from sightline.attribution.layers import Grid, as_maps, put_maps_back
 from sightline.attribution.validation import Targets
 from sightline.attribution.wrapped_model import Head, WrappedModel, find_head
 from sightline.errors import InputError
@@ -64,12 +65,19 @@ class AttributionContext:
 
     def prefer_layer(self, layer: str) -> None:
         """Use `layer` if the caller left the choice open and nothing was read from a layer yet."""
-        vars(self).setdefault("_name", self.requested_layer or layer)
+        if "_name" not in vars(self):
+            vars(self)["_name"] = self.requested_layer or layer
+            vars(self)["_reason"] = REQUESTED if self.requested_layer else POOLED
 
     @property
     def used_layer(self) -> str | None:
         """The name of the layer, if the method has read anything of it."""
         return self._name if vars(self).keys() & {"layer", "_grid"} else None
+
+    @property
+    def layer_reason(self) -> str:
+        """How the layer was found; empty if the method has read nothing of it."""
+        return vars(self).get("_reason", REQUESTED) if self.used_layer else ""
 
     @cached_property
     def logits(self) -> torch.Tensor:
@@ -234,7 +242,11 @@ class AttributionContext:
 
     @cached_property
     def _name(self) -> str:
-        return self.requested_layer or choose_layer(self.wrapped, self.images)
+        if self.requested_layer:
+            return self.requested_layer
+        choice = layer_choice(self.wrapped, self.images)
+        vars(self)["_reason"] = choice.reason
+        return choice.layer
 
     @property
     def _module(self) -> nn.Module:
@@ -248,9 +260,7 @@ class AttributionContext:
 
     @cached_property
     def _grid(self) -> Grid | None:
-        return self.requested_grid or find_grid(
-            self.model, self._module, self._pass[1], self.images.shape[2:]
-        )
+        return self.requested_grid or grid_for(self.wrapped, self._name, self._pass[1].detach(), self.images)
 
     def _maps(self, output: torch.Tensor) -> torch.Tensor:
         return as_maps(self.wrapped, self._name, output, self._grid, self.images)

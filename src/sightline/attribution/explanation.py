@@ -52,6 +52,7 @@ class Explanation:
         method: Its name.
         layer: Its name; "input" if no layer was used.
         image_size: (H, W) or (D, H, W).
+        layer_reason: How the layer was found, and what there is to doubt; "as requested", or empty.
     """
 
     maps: np.ndarray
@@ -61,6 +62,7 @@ class Explanation:
     method: str
     layer: str
     image_size: tuple[int, ...]
+    layer_reason: str = ""
 
     def __len__(self) -> int:
         return len(self.maps)
@@ -135,6 +137,7 @@ def make_explanation(
     images: torch.Tensor,
     method: str,
     layer: str,
+    layer_reason: str = "",
 ) -> Explanation:
     """Return the maps with their status.
 
@@ -146,6 +149,7 @@ def make_explanation(
         images: (B, C, H, W), for their size.
         method: Its name.
         layer: Its name.
+        layer_reason: How it was found.
     """
     values = maps.detach().cpu().numpy()
     silent = np.zeros(len(maps), dtype=bool)
@@ -159,6 +163,7 @@ def make_explanation(
         method=method,
         layer=layer,
         image_size=tuple(images.shape[2:]),
+        layer_reason=layer_reason,
     )
 
 

@@ -3,6 +3,7 @@
 >>> head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4)]
 >>> print(preflight(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), *head), (2, 3, 12, 12)))
 Sequential, layer '1': 10x10 cells, 8 channels.
+It is the last layer of 10x10 cells that all evidence passes. Next in rank: '0' (10x10).
 The head '4' is linear in the pooled layer: maps of classes are exact, and sum to the logit less
 its bias.
 These methods give the same map here, up to a factor: cam, grad_cam, hires_cam, xgrad_cam,
@@ -13,6 +14,7 @@ No hazards were found.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -23,12 +25,15 @@ from sightline.attribution import validation
 from sightline.attribution.attribution import in_batches
 from sightline.attribution.context import AttributionContext
 from sightline.attribution.hooks import hooked
-from sightline.attribution.layers import Grid, Layer, choose_layer, head_layer, name_of
+from sightline.attribution.layer_choice import REQUESTED, Candidate, choose_layer, layer_choice
+from sightline.attribution.layers import Grid, Layer, head_layer, name_of
 from sightline.attribution.wrapped_model import Score, wrap_model
 from sightline.errors import InputError
 from sightline.models.layers import find_layer
 
 SMALL = 5  # cells along a side: a coarser map says little about where
+
+RANKED = 3  # candidates that are listed
 
 LINEAR = ("cam", "grad_cam", "hires_cam", "xgrad_cam", "shapley_cam")
 POOLED = ("grad_cam", "hires_cam", "xgrad_cam")
@@ -49,6 +54,8 @@ class Preflight:
         exact_layer: The layer for which there is such a head; None if there is none.
         coincide: Names of methods that give the same map here, up to a positive factor, by identity.
         hazards: A sentence for each thing to know before relying on a map.
+        layer_reason: How the layer was found, and what there is to doubt.
+        candidates: Layers that could be explained, best first; empty if a layer was requested.
     """
 
     model: str
@@ -59,6 +66,8 @@ class Preflight:
     exact_layer: str | None
     coincide: tuple[tuple[str, ...], ...]
     hazards: tuple[str, ...]
+    layer_reason: str = REQUESTED
+    candidates: tuple[Candidate, ...] = ()
 
     @property
     def exact(self) -> bool:
@@ -67,6 +76,9 @@ class Preflight:
 
     def __str__(self) -> str:
         lines = [f"{self.model}, layer {self.layer!r}: {_cells(self.grid)} cells, {self.channels} channels."]
+        if self.candidates:
+            others = ", ".join(str(one) for one in self.candidates[1 : 1 + RANKED])
+            lines.append(f"It is {self.layer_reason}." + (f" Next in rank: {others}." if others else ""))
         lines.append(_head_sentence(self))
         for names in self.coincide:
             factor = "" if names == RECTIFIED else ", up to a factor"
@@ -102,8 +114,11 @@ def preflight(
     name = name_of(wrapped.model, layer)
 
     def visit(some: torch.Tensor) -> Preflight:
-        found = name or choose_layer(wrapped, some)
-        return _inspect(AttributionContext(wrapped, some, None, found, grid))
+        if name:
+            return _inspect(AttributionContext(wrapped, some, None, name, grid))
+        choice = layer_choice(wrapped, some)
+        found = _inspect(AttributionContext(wrapped, some, None, choice.layer, grid))
+        return dataclasses.replace(found, layer_reason=choice.reason, candidates=choice.candidates)
 
     return in_batches(wrapped, images[:8], [], 8, visit)[0]
 

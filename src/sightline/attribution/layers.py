@@ -1,4 +1,4 @@
-"""Layers as maps: how tokens become a grid and back, and which layer to explain if the user names none.
+"""Layers as maps: how tokens become a grid and back, and what each layer puts out in one pass.
 
 Outputs that are not maps (B, K, h, w) already, K channels of h x w cells, are recognised by their layout:
 
@@ -19,12 +19,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
-from sightline.attribution.hooks import at_rest, hooked
-from sightline.attribution.validation import as_input, check_images
-from sightline.attribution.wrapped_model import Score, WrappedModel, find_head, widened, wrap_model
+from sightline.attribution.hooks import Visit, hooked
+from sightline.attribution.wrapped_model import WrappedModel, find_head, widened
 from sightline.errors import InputError
 from sightline.models.layers import find_layer, layer_name
 
@@ -69,7 +67,8 @@ def find_grid(
     as it takes to leave at most a few tokens over.
     """
     if output.ndim == len(image_size) + 2 and output.ndim > 3:
-        return channels_last if _is_channels_last(layer, output) else None
+        per_head = is_per_head(model, output, image_size)
+        return channels_last if _is_channels_last(layer, output) and not per_head else None
     size = _token_grid(model, output, image_size) if output.ndim == 3 else None
     return grid_of_tokens(size) if size else None
 
@@ -87,15 +86,52 @@ def _is_channels_last(layer: nn.Module, output: torch.Tensor) -> bool:
     return last in widths and first not in widths and -first not in widths
 
 
+def is_per_head(model: nn.Module, output: torch.Tensor, image_size: Size) -> bool:
+    """Whether (B, a, b, c) holds the tokens of attention heads, (B, heads, N, d) or (B, N, heads, d).
+
+    It is no map then, though it has the shape of one: N counts all cells at once.
+    """
+    if output.ndim != 4 or len(image_size) != 2:
+        return False
+    sizes = _halvings(_patch_grid(model, image_size))
+    sides = tuple(output.shape[2:]), tuple(output.shape[1:3])
+    if any(size in sides for size in sizes):
+        return False
+    counts = {_cells(size) for size in sizes if _cells(size) > 1}
+    return any(0 <= along - count <= MAX_EXTRA_TOKENS for along in output.shape[1:3] for count in counts)
+
+
+def likely_grid(tokens: torch.Tensor, image_size: Size) -> Grid | None:
+    """Return the grid of the image's proportions that tokens (B, N, K) fit with the fewest left over.
+
+    It is a guess from two numbers: `follows_the_image` tells whether it holds.
+    """
+    if tokens.ndim != 3 or len(image_size) != 2:
+        return None
+    height, width = image_size
+    count = tokens.shape[1]
+    sizes = {(rows, round(rows * width / height)) for rows in range(2, height + 1)}
+    left = {size: count - _cells(size) for size in sizes if min(size) > 1}
+    fitting = [size for size, over in left.items() if 0 <= over <= MAX_EXTRA_TOKENS]
+    return grid_of_tokens(min(fitting, key=lambda size: (left[size], size))) if fitting else None
+
+
 def _token_grid(
     model: nn.Module, tokens: torch.Tensor, image_size: tuple[int, ...]
 ) -> tuple[int, ...] | None:
-    size = _patch_grid(model, image_size)
-    while size and min(size) > 1:
-        if 0 <= tokens.shape[1] - torch.Size(size).numel() <= MAX_EXTRA_TOKENS:
+    for size in _halvings(_patch_grid(model, image_size)):
+        if 0 <= tokens.shape[1] - _cells(size) <= MAX_EXTRA_TOKENS:
             return size
-        size = tuple(-(-length // 2) for length in size)  # patch merging pads what is odd
     return None
+
+
+def _halvings(size: tuple[int, ...] | None) -> list[tuple[int, ...]]:
+    """Return the size and what patch merging makes of it, as long as no side is a single cell."""
+    sizes = []
+    while size and min(size) > 1:
+        sizes.append(size)
+        size = tuple(-(-length // 2) for length in size)  # patch merging pads what is odd
+    return sizes
 
 
 def _patch_grid(model: nn.Module, image_size: tuple[int, ...]) -> tuple[int, ...] | None:
@@ -119,62 +155,6 @@ def put_maps_back(grid: Grid, maps: torch.Tensor, output: torch.Tensor) -> torch
     return output + written
 
 
-def target_layer(
-    model: nn.Module, images: torch.Tensor, minimum: int = 5, *, score: Score | None = None
-) -> str:
-    """Return the name of the deepest layer whose map has at least `minimum` x `minimum` cells.
-
-    Depth is read from the grid: the coarsest one that is large enough. Among the layers with that
-    grid, whole stages go before their parts, and late before early. So ResNet-18 gives "layer3"
-    (8x8) for images of 32 pixels and "layer4" (7x7) for images of 224. No candidate is what runs
-    before the first weights (normalisation), what enlarges its input, or what runs several times.
-    If no grid is that large, the largest one is taken: read `maps.shape`.
-
-    In a transformer, where maps end with the patch embedding, it is the last normalisation of tokens
-    whose patches the logit of the predicted class still reacts to: the one before the last attention if
-    a class token is read, the final one if patches are pooled.
-
-    Args:
-        model: Any module that `explain` takes.
-        images: Float (B, C, H, W), or (B, C, D, H, W); the first is passed once, for a transformer twice.
-        minimum: Cells along the shorter side.
-        score: As for `explain`.
-
-    Raises:
-        InputError: No layer has a map of more than one cell, or the images do not fit.
-
-    >>> small = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    >>> target_layer(small, torch.rand(1, 3, 8, 8))
-    '1'
-    """
-    check_images(images)
-    wrapped = wrap_model(model, score)
-    with at_rest(wrapped.model):
-        return choose_layer(wrapped, as_input(wrapped.model, images[:1]), minimum)
-
-
-def choose_layer(wrapped: WrappedModel, images: torch.Tensor, minimum: int = 5) -> str:
-    """Return what `target_layer` finds, for a wrapped model and images that were checked."""
-    _, seen = observe(wrapped, images)
-    served = {name: run for name, run in seen.items() if run.serves and run.cells > 1}
-    if not served:
-        raise InputError(
-            f"{type(wrapped.model).__name__} has no layer with a map (B, K, h, w) larger than 1x1; "
-            "explain needs a network with convolutions, or tokens and grid="
-        )
-    order = list(served)
-    maps = [name for name in order if not served[name].tokens]
-    norms = [name for name in order if served[name].tokens and _is_norm(wrapped.model, name)]
-    if norms and (not maps or order.index(norms[-1]) > order.index(maps[-1])):
-        large = [name for name in norms if min(served[name].size) >= minimum]
-        return _last_with_gradient(wrapped, images, large or norms)
-    grids = {name: served[name].size for name in maps or order}
-    large = [size for size in grids.values() if min(size) >= minimum]
-    chosen = min(large, key=_cells) if large else max(grids.values(), key=_cells)
-    fitting = [name for name, size in grids.items() if size == chosen]  # in the order in which they ended
-    return outermost(fitting, seen)[-1]
-
-
 def name_of(model: nn.Module, layer: Layer | None) -> str | None:
     """Return the name of a layer that exists; None stays."""
     if isinstance(layer, str):
@@ -186,7 +166,58 @@ def name_of(model: nn.Module, layer: Layer | None) -> str | None:
 def spatial_layers(wrapped: WrappedModel, images: torch.Tensor) -> list[str]:
     """Return the outermost layers with a map of more than one cell, in the order in which they ran."""
     _, seen = observe(wrapped, images)
-    return [name for name, run in seen.items() if run.serves and run.cells > 1 and not _nesting(name, seen)]
+    sure = _patch_grid(wrapped.model, images.shape[2:]) is not None  # else tokens have a likely grid only
+    return [
+        name
+        for name, run in seen.items()
+        if run.serves and run.cells > 1 and not _nesting(name, seen)
+        if sure or run.grid in (None, channels_last)
+    ]
+
+
+def follows_the_image(wrapped: WrappedModel, name: str, grid: Grid, images: torch.Tensor) -> bool:
+    """Whether the cells of a layer lie where the grid says: tried out on the first image.
+
+    Each quarter of the image is replaced by noise in turn. In networks that keep places apart the same
+    quarter of the map changes most, also where attention lets a change reach every cell; rows and columns
+    that are swapped, or tokens in an order of windows, fail.
+    """
+    image = images[:1]
+    noise = torch.rand(image.shape, generator=torch.Generator().manual_seed(0)).to(image)
+    noise = image.amin() + noise * (image.amax() - image.amin()).clamp(min=0.5)
+    plain = grid(_output_of(wrapped, name, image))  # (1, K, h, w)
+    half = [length // 2 for length in plain.shape[2:]]
+    if len(half) != 2 or min(half) < 1:
+        return False
+    corners = [(vertical, across) for vertical in (0, 1) for across in (0, 1)]
+    for place, corner in enumerate(corners):
+        changed = image.clone()
+        changed[_quarter(corner, image.shape[2:])] = noise[_quarter(corner, image.shape[2:])]
+        change = widened(grid(_output_of(wrapped, name, changed)) - plain).norm(dim=1, keepdim=True)
+        means = [float(change[_quarter(one, change.shape[2:])].mean()) for one in corners]
+        if means[place] <= max(means[:place] + means[place + 1 :]):
+            return False
+    return True
+
+
+def _quarter(corner: tuple[int, int], size: Sequence[int]) -> tuple:
+    sides = [
+        slice(length - length // 2, None) if far else slice(length // 2)
+        for far, length in zip(corner, size, strict=True)
+    ]
+    return (slice(None), slice(None), *sides)
+
+
+def _output_of(wrapped: WrappedModel, name: str, images: torch.Tensor) -> torch.Tensor:
+    kept: list[torch.Tensor] = []
+
+    def keep(name: str, inputs: tuple, output: object) -> None:
+        assert isinstance(output, torch.Tensor)
+        kept.append(output.detach().clone())  # an in-place operation may follow
+
+    with hooked(wrapped.model, {name: find_layer(wrapped.model, name)}, keep):
+        wrapped.logits(images)
+    return kept[-1]
 
 
 def as_maps(
@@ -198,6 +229,11 @@ def as_maps(
         InputError: The output is no map, or one of a single cell.
     """
     maps = output if grid is None else grid(output)
+    if grid is None and is_per_head(wrapped.model, output, images.shape[2:]):
+        raise InputError(
+            f"layer {name!r} returns {tuple(output.shape)}, tokens of separate attention heads and no map "
+            "(B, K, h, w); choose the block around it, or pass grid=, a function from them to (B, K, h, w)"
+        )
     if maps.ndim != images.ndim or maps.shape[2:].numel() == 1 or len(maps) != len(output):
         known = ", ".join(spatial_layers(wrapped, images)) or "none"
         came = f"which grid turned into {tuple(maps.shape)}, " if grid else ""
@@ -215,15 +251,21 @@ class LayerRun:
 
     Attributes:
         size: Of its map, () if it is none.
-        tokens: Whether a grid turned tokens into the map.
+        grid: The function that turned tokens into the map; None if it is one already.
         serves: Whether it can be a target layer.
         pooled: The mean over the cells, (1, K); None if it is no map.
+        extra: How many tokens belong to no cell.
     """
 
     size: Size
-    tokens: bool
+    grid: Grid | None
     serves: bool
     pooled: torch.Tensor | None
+    extra: int = 0
+
+    @property
+    def tokens(self) -> bool:
+        return self.grid is not None
 
     @property
     def cells(self) -> int:
@@ -241,47 +283,54 @@ def head_layer(wrapped: WrappedModel, images: torch.Tensor) -> str | None:
     return outermost(fitting, seen)[-1] if fitting else None
 
 
-def observe(wrapped: WrappedModel, images: torch.Tensor) -> tuple[torch.Tensor, dict[str, LayerRun]]:
-    """LayerRun the first image: its logits, and what each module put out in the order in which they ended."""
+def observe(
+    wrapped: WrappedModel, images: torch.Tensor, watch: Visit | None = None
+) -> tuple[torch.Tensor, dict[str, LayerRun]]:
+    """Run the first image: its logits, and what each module put out in the order in which they ended.
+
+    With `watch`, which sees each run and may replace its output, the pass builds its graph.
+    """
     layers = {name: module for name, module in wrapped.model.named_modules() if name}
     seen: dict[str, LayerRun] = {}
     learned = False
 
-    def note(name: str, inputs: tuple, output: object) -> None:
+    def note(name: str, inputs: tuple, output: object) -> torch.Tensor | None:
         nonlocal learned
         learned = learned or any(parameter.ndim > 1 for parameter in layers[name].parameters())
-        maps, tokens = None, False
-        if isinstance(output, torch.Tensor) and output.is_floating_point() and output.ndim > 2:
-            grid = find_grid(wrapped.model, layers[name], output, images.shape[2:])
-            maps, tokens = (output, False) if grid is None else (grid(output), True)
+        maps, grid = None, None
+        if isinstance(output, torch.Tensor) and output.is_floating_point() and output.shape[:1] == (1,):
+            maps, grid = map_of(wrapped.model, layers[name], output.detach(), images.shape[2:])
         if maps is None or maps.ndim != images.ndim:
-            seen[name] = LayerRun((), False, False, None)
-            return
-        before = inputs[0].shape[2:] if inputs and isinstance(inputs[0], torch.Tensor) else torch.Size()
-        enlarged = not tokens and len(before) == maps.ndim - 2 and before.numel() < maps.shape[2:].numel()
-        serves = learned and not enlarged and name not in seen
-        seen[name] = LayerRun(tuple(maps.shape[2:]), tokens, serves, widened(maps.flatten(2).mean(2)))
+            seen[name] = LayerRun((), None, False, None)
+        else:
+            before = inputs[0].shape[2:] if inputs and isinstance(inputs[0], torch.Tensor) else torch.Size()
+            enlarged = not grid and len(before) == maps.ndim - 2 and before.numel() < maps.shape[2:].numel()
+            serves = learned and not enlarged and name not in seen
+            extra = _extra(output, maps)
+            size = tuple(maps.shape[2:])
+            seen[name] = LayerRun(size, grid, serves, widened(maps.flatten(2).mean(2)), extra)
+        return watch(name, inputs, output) if watch else None
 
-    with hooked(wrapped.model, layers, note):
+    with hooked(wrapped.model, layers, note), torch.set_grad_enabled(watch is not None):
         logits = wrapped.logits(images[:1])
     return logits, seen
 
 
-def _is_norm(model: nn.Module, name: str) -> bool:
-    return isinstance(model.get_submodule(name), nn.LayerNorm | nn.RMSNorm)
+def _extra(output: object, maps: torch.Tensor) -> int:
+    if isinstance(output, torch.Tensor) and output.ndim == 3:
+        return output.shape[1] - maps[0, 0].numel()
+    return 0
 
 
-def _last_with_gradient(wrapped: WrappedModel, images: torch.Tensor, names: Sequence[str]) -> str:
-    layers = {name: wrapped.model.get_submodule(name) for name in names}
-    logits, outputs = wrapped.record(images[:1], layers)
-    predicted = F.one_hot(logits.argmax(dim=1), logits.shape[1]).to(logits)
-    gradients = torch.autograd.grad(logits, list(outputs.values()), predicted, materialize_grads=True)
-    found = names[-1]
-    for name, gradient in zip(outputs, gradients, strict=True):
-        grid = find_grid(wrapped.model, layers[name], gradient, images.shape[2:])
-        if grid and grid(gradient).any():
-            found = name
-    return found
+def map_of(
+    model: nn.Module, layer: nn.Module, output: torch.Tensor, image_size: Size
+) -> tuple[torch.Tensor | None, Grid | None]:
+    """Return the layer's output as maps, None if it is none, and the grid if it is made of tokens."""
+    grid = find_grid(model, layer, output, image_size) or likely_grid(output, image_size)
+    if grid is not None:
+        return grid(output), grid
+    fits = output.ndim == len(image_size) + 2 and not is_per_head(model, output, image_size)
+    return (output if fits else None), None
 
 
 def _cells(size: Size) -> int:
