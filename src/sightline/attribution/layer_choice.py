@@ -216,8 +216,8 @@ def _choose(wrapped: WrappedModel, images: torch.Tensor, minimum: int) -> Choice
 def _reacts(trace: _Trace) -> bool:
     with torch.enable_grad():
         top = trace.logits[0, trace.logits.argmax()]
-    (slope,) = torch.autograd.grad(top, trace.image, retain_graph=True)
-    return bool(slope.any())
+    (slope,) = torch.autograd.grad(top, trace.image, retain_graph=True, allow_unused=True)
+    return slope is not None and bool(slope.any())
 
 
 def _channels(run: LayerRun) -> int:
