@@ -115,7 +115,10 @@ def test_drawing_leaves_the_global_generator_alone():
         ({"flip": "sometimes"}, "flip is 'sometimes'; known: none, random, alternate"),
         ({"crop_mode": "edge"}, "crop_mode is 'edge'; known: reflect, zero"),
         ({"cutout_p": 1.5}, "cutout_p is 1.5; it needs a probability from 0 to 1"),
-        ({"crop_padding": -1}, "crop_padding is -1; it needs 0 pixels or more"),
+        (
+            {"crop_padding": -1},
+            "crop_padding is -1; it needs 0 pixels or more, or a share of the side between 0 and 1",
+        ),
         (
             {"flip": "alternate", "flip_p": 0.2},
             "flip='alternate' flips one half; flip_p=0.2 needs flip='random'",
@@ -277,3 +280,19 @@ def test_reseeding_gives_each_transform_its_own_stream():
         reseed(compose, (seed, 0, 0))
         outcomes.add(compose(image=_POSITIONS)["image"][0, 0].tobytes())
     assert len(outcomes) == 4
+
+
+def test_a_share_of_the_side_is_that_many_pixels_at_any_size():
+    images = torch.from_numpy(_images(6, 16, 20))
+    shares = Augmentation(crop_padding=0.25, flip="random", cutout_size=0.375)
+    pixels = Augmentation(crop_padding=4, flip="random", cutout_size=6)
+    everyone = torch.arange(6)
+    results = [
+        one.apply(images, everyone, one.draw(6, (16, 20), seed=3, epoch=2), fill=FILL)
+        for one in (shares, pixels)
+    ]
+    torch.testing.assert_close(results[0], results[1], rtol=0, atol=0)
+    assert shares.in_pixels((224, 224)) == (56, 84)
+    for name in ("crop_padding", "cutout_size"):
+        with pytest.raises(SightlineError, match=f"{name} is 1.5; it needs 0 pixels or more, or a share of"):
+            Augmentation(**{name: 1.5})

@@ -210,13 +210,54 @@ def test_a_layer_trains_for_its_epochs_and_no_longer():
     )  # fmt: skip
     first, second, third = seen
     assert torch.equal(first["block1.conv2.weight"], third["block1.conv2.weight"])
-    assert not torch.equal(first["block1.bn1.running_mean"], third["block1.bn1.running_mean"])
+    assert torch.equal(first["block1.bn1.running_mean"], third["block1.bn1.running_mean"])
+    assert torch.equal(first["block1.bn1.num_batches_tracked"], third["block1.bn1.num_batches_tracked"])
+    assert not torch.equal(first["block2.bn1.running_mean"], third["block2.bn1.running_mean"])
+    assert model.block1.bn1.training
     assert not torch.equal(first["whitening.bias"], second["whitening.bias"])
     assert torch.equal(second["whitening.bias"], third["whitening.bias"])
     assert not torch.equal(second["fc.weight"], third["fc.weight"])
     assert model.whitening.bias.requires_grad
     assert model.block1.conv1.weight.requires_grad
     assert not model.whitening.weight.requires_grad  # was never trained
+
+
+def test_frozen_statistics_stay_also_where_a_run_goes_on_within_an_epoch(tmp_path):
+    data = make_data()
+    options = {"epochs": 3, "batch_size": 12, "schedule": constant(0.05), **QUIET}
+    frozen = Freeze({"block1": 1})
+    whole = make_model(data)
+    fit(whole, data, **options, callbacks=[frozen])
+    killed = make_model(data)
+    steps = -(-len(data.train) // 12)
+    with pytest.raises(Killed):
+        fit(killed, data, **options, callbacks=[frozen, DieAfter(steps + 2), at_every_step(tmp_path)])
+    resumed = make_model(data)
+    fit(resumed, data, **options, callbacks=[frozen, at_every_step(tmp_path, resume=True)])
+    assert_same(state(resumed), state(whole))
+
+
+def test_an_optimizer_whose_groups_have_only_rates_of_their_own_keeps_their_ratio():
+    data = make_data()
+    seen = []
+
+    def plain(model):
+        named = list(model.named_parameters())
+        head = [p for key, p in named if key.startswith("fc") and p.requires_grad]
+        body = [p for key, p in named if not key.startswith("fc") and p.requires_grad]
+        return torch.optim.AdamW([{"params": body, "lr": 1e-4}, {"params": head, "lr": 1e-3}])
+
+    class Adds(Callback):
+        def on_step_end(self, trainer):
+            groups = trainer.optimizer.param_groups
+            seen.append([group["lr"] for group in groups])
+            if len(groups) == 2:
+                trainer.optimizer.add_param_group({"params": [nn.Parameter(torch.zeros(1))]})
+
+    fit(make_model(data), data, epochs=1, batch_size=12, optimizer=plain, schedule=constant(0.02),
+        callbacks=[Adds()], **QUIET)  # fmt: skip
+    assert seen[0] == pytest.approx([0.02, 0.2])
+    assert seen[-1] == pytest.approx([0.02, 0.2, 0.02])
 
 
 def test_freezing_what_is_not_there_is_one_line():

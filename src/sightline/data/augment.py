@@ -27,6 +27,7 @@ from __future__ import annotations
 import difflib
 import importlib.util
 import inspect
+import math
 import os
 import warnings
 from collections.abc import Mapping, Sequence
@@ -72,14 +73,16 @@ class Augmentation:
     """Settings of crop, flip and cutout; the default changes nothing.
 
     Attributes:
-        crop_padding: Pixels added to each side before a crop of the original size.
+        crop_padding: Pixels added to each side before a crop of the original size; between 0 and 1 it is a
+            share of the image's shorter side, rounded to pixels, so that one recipe fits any size.
         crop_mode: Padding by reflection (the edge not repeated), or "zero": the fill, which is zero once
             normalised.
         crop_p: Share of the images that are cropped.
         flip: "random" mirrors each image with probability `flip_p`; "alternate" mirrors a random half in
             even epochs and the other half in odd ones.
         flip_p: Probability of a random flip.
-        cutout_size: Side in pixels of a square, anywhere inside the image, that is filled; 0 for none.
+        cutout_size: Side in pixels, or as a share in the same way, of a square, anywhere inside the image,
+            that is filled; 0 for none.
         cutout_p: Share of the images that get one.
         cutout_fill: Three values in [0, 1], or "mean" for the fill that is passed to `apply`, the mean of
             the training split.
@@ -90,12 +93,12 @@ class Augmentation:
         InputError: A value is out of range.
     """
 
-    crop_padding: int = 0
+    crop_padding: int | float = 0
     crop_mode: Literal["reflect", "zero"] = "reflect"
     crop_p: float = 1.0
     flip: Literal["none", "random", "alternate"] = "none"
     flip_p: float = 0.5
-    cutout_size: int = 0
+    cutout_size: int | float = 0
     cutout_p: float = 1.0
     cutout_fill: tuple[float, float, float] | Literal["mean"] = "mean"
     engine: Literal["builtin", "albumentations"] = "builtin"
@@ -112,8 +115,11 @@ class Augmentation:
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"{name} is {getattr(self, name)}; it needs a probability from 0 to 1")
         for name in ("crop_padding", "cutout_size"):
-            if getattr(self, name) < 0:
-                raise InputError(f"{name} is {getattr(self, name)}; it needs 0 pixels or more")
+            value = getattr(self, name)
+            if not 0 <= value < math.inf or (value > 1 and value != int(value)):
+                raise InputError(
+                    f"{name} is {value}; it needs 0 pixels or more, or a share of the side between 0 and 1"
+                )
         if self.flip == "alternate" and self.flip_p != 0.5:
             raise InputError(f"flip='alternate' flips one half; flip_p={self.flip_p} needs flip='random'")
         if self.flip == "alternate" and self.engine == "albumentations":
@@ -128,16 +134,15 @@ class Augmentation:
         Raises:
             InputError: The padding or the cutout does not fit the image.
         """
-        self._check_fit(image_size)
+        pad, side = self.in_pixels(image_size)
         generator = random_generator(seed, epoch, _DRAWS)
-        pad = self.crop_padding
         shifts = torch.randint(-pad, pad + 1, (count, 2), generator=generator)
         shifts *= torch.rand(count, 1, generator=generator) < self.crop_p
         random_flips = torch.rand(count, generator=generator) < self.flip_p
-        free = torch.tensor(image_size) - self.cutout_size + 1  # positions that a cutout can take, per axis
+        free = torch.tensor(image_size) - side + 1  # positions that a cutout can take, per axis
         cutouts = (torch.rand(count, 2, generator=generator, dtype=torch.float64) * free).long()
         none = torch.rand(count, generator=generator) >= self.cutout_p
-        cutouts[none] = -self.cutout_size
+        cutouts[none] = -side
         return Draws(shifts, self._flips(random_flips, seed, epoch), cutouts)
 
     def apply(self, images: Tensor, indices: Tensor, draws: Draws, *, fill: Sequence[float]) -> Tensor:
@@ -169,7 +174,8 @@ class Augmentation:
         if self.crop_padding and self.crop_mode == "zero":
             _fill(result, outside_rows[:, :, None] | outside_columns[:, None, :], fill)
         if self.cutout_size:
-            _fill(result, self._inside_cutout(draws.cutouts, height, width), fill)
+            side = self.in_pixels((height, width))[1]
+            _fill(result, _inside_cutout(draws.cutouts, side, height, width), fill)
         return result
 
     def to_albumentations(
@@ -185,7 +191,7 @@ class Augmentation:
             InputError: flip="alternate", which no transform of single images can do.
             MissingExtraError: albumentations is not installed.
         """
-        self._check_fit(image_size)
+        pad, cutout = self.in_pixels(image_size)
         if self.flip == "alternate":
             raise InputError(
                 "flip='alternate' depends on the epoch, which albumentations does not know; use flip='random'"
@@ -193,23 +199,36 @@ class Augmentation:
         grey = _grey_values(fill if self.cutout_fill == "mean" else self.cutout_fill)
         steps: list[dict[str, Any]] = []
         if self.crop_padding:
-            steps.append(_crop(self, image_size, grey))
+            steps.append(_crop(self, pad, image_size, grey))
         if self.flip == "random":
             steps.append({"name": "HorizontalFlip", "p": self.flip_p})
         if self.cutout_size:
-            side = (self.cutout_size, self.cutout_size)
+            side = (cutout, cutout)
             ranges = {"num_holes_range": (1, 1), "hole_height_range": side, "hole_width_range": side}
             steps.append({"name": "CoarseDropout", **ranges, "fill": grey, "p": self.cutout_p})
         return build_compose(steps, fill=fill)
 
-    def _check_fit(self, image_size: tuple[int, int]) -> None:
+    def in_pixels(self, image_size: tuple[int, int]) -> tuple[int, int]:
+        """Return the padding and the side of the cutout for images of (height, width), in pixels.
+
+        >>> Augmentation(crop_padding=0.125, cutout_size=16).in_pixels((32, 40))
+        (4, 16)
+
+        Raises:
+            InputError: They do not fit the images.
+        """
         height, width = image_size
-        if self.crop_padding >= min(image_size):
+        pad, side = (
+            round(value * min(image_size)) if value < 1 else int(value)
+            for value in (self.crop_padding, self.cutout_size)
+        )
+        if pad >= min(image_size):
             raise InputError(
                 f"crop_padding={self.crop_padding} needs images larger than that, not {height}x{width}"
             )
-        if self.cutout_size > min(image_size):
+        if side > min(image_size):
             raise InputError(f"cutout_size={self.cutout_size} is larger than the {height}x{width} images")
+        return pad, side
 
     def _flips(self, random_flips: Tensor, seed: int, epoch: int) -> Tensor:
         if self.flip == "alternate":
@@ -223,17 +242,18 @@ class Augmentation:
         reflected = positions.abs()
         return torch.where(reflected >= size, 2 * (size - 1) - reflected, reflected), outside
 
-    def _inside_cutout(self, cutouts: Tensor, height: int, width: int) -> Tensor:
-        down = torch.arange(height, device=cutouts.device) - cutouts[:, :1]  # (B, H)
-        right = torch.arange(width, device=cutouts.device) - cutouts[:, 1:]  # (B, W)
-        rows, columns = ((away >= 0) & (away < self.cutout_size) for away in (down, right))
-        return rows[:, :, None] & columns[:, None, :]  # (B, H, W)
-
 
 def random_generator(seed: int, epoch: int, stream: int) -> torch.Generator:
     """Return a CPU generator that is independent for each seed, epoch and stream."""
     state = np.random.SeedSequence([seed, epoch, stream]).generate_state(1, np.uint64)
     return torch.Generator().manual_seed(int(state[0]))
+
+
+def _inside_cutout(cutouts: Tensor, side: int, height: int, width: int) -> Tensor:
+    down = torch.arange(height, device=cutouts.device) - cutouts[:, :1]  # (B, H)
+    right = torch.arange(width, device=cutouts.device) - cutouts[:, 1:]  # (B, W)
+    rows, columns = ((away >= 0) & (away < side) for away in (down, right))
+    return rows[:, :, None] & columns[:, None, :]  # (B, H, W)
 
 
 def _fill(images: Tensor, mask: Tensor, fill: Sequence[float]) -> None:
@@ -297,12 +317,14 @@ def _walk(transform: Any):
             yield from _walk(child)
 
 
-def _crop(augmentation: Augmentation, image_size: tuple[int, int], grey: tuple[int, ...]) -> dict[str, Any]:
+def _crop(
+    augmentation: Augmentation, padding: int, image_size: tuple[int, int], grey: tuple[int, ...]
+) -> dict[str, Any]:
     import cv2  # comes with albumentations
 
     reflect = augmentation.crop_mode == "reflect"
     border = cv2.BORDER_REFLECT_101 if reflect else cv2.BORDER_CONSTANT
-    pad = {"name": "Pad", "padding": augmentation.crop_padding, "border_mode": border, "fill": grey}
+    pad = {"name": "Pad", "padding": padding, "border_mode": border, "fill": grey}
     crop = {"name": "RandomCrop", "height": image_size[0], "width": image_size[1]}
     return {"name": "Sequential", "transforms": [pad, crop], "p": augmentation.crop_p}
 

@@ -217,7 +217,8 @@ class Freeze(Callback):
     """Stop parameters or layers after their number of epochs, and let them train again at the end.
 
     A frozen parameter takes neither gradient nor momentum nor weight decay, and the backward pass ends before
-    layers that are frozen from the first on.
+    layers that are frozen from the first on. The running statistics of the normalisation in a frozen layer
+    stay as they are, and are what it normalises with: new pictures do not undo what it has learnt.
 
     Args:
         epochs: Epochs that a parameter or a layer trains, by its name: `{"whitening.bias": 3}`.
@@ -248,6 +249,8 @@ class Freeze(Callback):
 
     def on_train_begin(self, trainer: Trainer) -> None:
         self._chosen, self._epoch = self.check(trainer.model), 0
+        self._norms = {name: _norms_in(trainer.model, name) for name in self.epochs}
+        self._still = trainer.still
         trainer.finally_do(lambda: self._set(-1))
 
     def on_epoch_begin(self, trainer: Trainer) -> None:
@@ -258,12 +261,28 @@ class Freeze(Callback):
         for name, parameters in self._chosen.items():
             for parameter in parameters:
                 parameter.requires_grad_(epoch < self.epochs[name])
+            for module in self._norms[name]:
+                self._still.discard(module)
+                if epoch >= self.epochs[name]:
+                    self._still.add(module)
+                module.train(epoch < self.epochs[name])
 
     def state_dict(self) -> dict[str, Any]:
         return {"epoch": self._epoch}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._set(state["epoch"])  # an epoch that is resumed in its midst does not begin again
+
+
+def _norms_in(model: nn.Module, name: str) -> list[nn.Module]:
+    """Return the modules with running statistics of a layer."""
+    return [
+        module
+        for key, module in model.named_modules()
+        if (key == name or key.startswith(f"{name}."))
+        and isinstance(module, nn.modules.batchnorm._NormBase)
+        and module.track_running_stats
+    ]
 
 
 class _WatchesValidation(Callback):

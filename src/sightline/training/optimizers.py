@@ -184,7 +184,7 @@ def keep_lr_ratios(optimizer: torch.optim.Optimizer) -> None:
 def set_lr(optimizer: torch.optim.Optimizer, lr: float, momentum: float | None) -> None:
     """Set the learning rate of every group (times its `lr_factor`) and, if given, its momentum."""
     for group in optimizer.param_groups:
-        group["lr"] = lr * group["lr_factor"]
+        group["lr"] = lr * group.get("lr_factor", 1.0)  # a group that a callback added has none
         if momentum is not None:
             if "betas" in group:
                 group["betas"] = (momentum, group["betas"][1])

@@ -84,6 +84,7 @@ class Trainer:
         average: The average of the weights that is measured and kept, or None.
         stop: Set it to end the training after this epoch.
         kept: The epoch that the final weights come from.
+        still: Modules that stay in evaluation mode while the others train.
     """
 
     model: nn.Module
@@ -106,6 +107,7 @@ class Trainer:
     average: WeightAverage | None = None
     stop: bool = False
     kept: int | None = None
+    still: set[nn.Module] = field(default_factory=set)
     batch: Batch = field(init=False)
     logits: torch.Tensor = field(init=False)
     loss: torch.Tensor = field(init=False)
@@ -181,6 +183,8 @@ class Trainer:
         self.model.train()
         if self.position == 0:
             self._call("on_epoch_begin")
+        for module in self.still:
+            module.eval()
         self._replica = replicate(self.model, self.device)
         self._since = time.perf_counter()
         images, began = 0, time.perf_counter()
