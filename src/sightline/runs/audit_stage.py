@@ -39,7 +39,8 @@ from sightline.training import Recipe, describe_epoch, fit, load_recipe
 log = logging.getLogger(__name__)
 
 _AT_ONCE = 1000  # images that are explained, or made small, together
-_CORRUPTED = 300  # images of the test split that are corrupted, each in every way
+_CORRUPTED = 300  # images of the test split that are corrupted, each in every way; of large ones a third
+_LARGE = 96 * 96  # pixels
 _THUMBNAIL = 64  # pixels a side at most
 _LISTED = 1000  # training images by label quality that have a picture, flagged or not
 
@@ -205,10 +206,10 @@ def gather(
     features = _joined(read[:: len(augmented.tables)])
     with head_inputs(model) as read, logs.stage("audit: training images"):
         train = predict(model, data.train, **named)
+    height, width = data.image_size
+    sample = _CORRUPTED if height * width <= _LARGE else _CORRUPTED // 3
     with logs.stage("audit: robustness"):
-        corrupted = predict_corrupted(
-            partial(predict, model, **named), data.test, sample=_CORRUPTED, seed=seed
-        )
+        corrupted = predict_corrupted(partial(predict, model, **named), data.test, sample=sample, seed=seed)
     predicted_maps, true_maps = _maps(run, model, data, augmented.plain)
     evidence = Evidence(
         data,
