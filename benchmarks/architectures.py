@@ -133,7 +133,13 @@ TRANSFORMERS: dict[str, tuple[str, str, dict, int, tuple[str, ...]]] = {
     "HF levit": ("LevitForImageClassification", "LevitConfig", {}, 224, ()),
     "HF swin": ("SwinForImageClassification", "SwinConfig", {}, 224, ("layernorm",)),
     "HF resnet": ("ResNetForImageClassification", "ResNetConfig", {}, 224, ("encoder.stages.3",)),
-    "HF pvt": ("PvtForImageClassification", "PvtConfig", {}, 224, ("block.3.1.layer_norm_1",)),
+    "HF pvt": (
+        "PvtForImageClassification",
+        "PvtConfig",
+        {},
+        224,
+        ("patch_embeddings.3.layer_norm", "block.3.1.layer_norm_1"),
+    ),
     "HF dinov2": ("Dinov2ForImageClassification", "Dinov2Config", {"image_size": 98}, 98, ("layernorm",)),
 }
 

@@ -209,3 +209,76 @@ def test_a_model_compiled_in_place_is_run_as_it_was_written():
         model(images)  # compiled before there is a hook
     np.testing.assert_allclose(explain(model, images, layer="layer3").maps, expected.maps, rtol=1e-5)
     assert model._compiled_call_impl is not None
+
+
+def plain() -> nn.Module:
+    head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4)]
+    return nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), *head).eval()
+
+
+class TwoInputs(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.fc = nn.Conv2d(3, 8, 3), nn.Linear(8, 4)
+
+    def forward(self, image, age):
+        return self.fc(self.conv(image).mean((2, 3)) + age)
+
+
+def exported(images: torch.Tensor) -> nn.Module:
+    return torch.export.export(plain(), (images,)).module()
+
+
+@pytest.mark.parametrize(
+    ("model", "images", "message"),
+    [
+        (lambda x: torch.jit.trace(plain(), x), lambda x: x, r"torch.jit module, .* pass the nn.Module that"),
+        (lambda x: plain().to("meta"), lambda x: x, "Sequential has weights on the meta device"),
+        (lambda x: plain(), lambda x: x.to("meta"), "the images are on the meta device"),
+        (
+            lambda x: plain(),
+            lambda x: x.permute(0, 2, 3, 1),
+            r"images are \(\d, 12, 12, 3\), channels last, and Sequential takes \(B, 3, H, W\); pass im",
+        ),
+        (lambda x: TwoInputs(), lambda x: x, r"TwoInputs takes 2 inputs \(image, age\); pass a module whose"),
+        (exported, lambda x: x, "the exported program takes batches of 2 alone"),
+    ],
+)
+def test_what_cannot_be_explained_is_said_in_one_line(model, images, message):
+    pictures = torch.rand(2, 3, 12, 12)
+    with pytest.raises(SightlineError, match=message) as caught:
+        explain(model(pictures), images(pictures))
+    assert "\n" not in str(caught.value)
+
+
+def test_full_grad_refuses_quantised_layers():
+    model = plain()
+    quantised = torch.ao.quantization.quantize_dynamic(model, {nn.Linear}, dtype=torch.qint8)
+    with pytest.raises(SightlineError, match="full_grad needs the gradients of biases, and '4' is quantised"):
+        explain(quantised, torch.rand(1, 3, 12, 12), method="full_grad")
+
+
+class Once(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x**2
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, slope):
+        return 2 * ctx.saved_tensors[0] * slope
+
+
+class SquaredOnce(nn.Module):
+    def forward(self, x):
+        return Once.apply(x)
+
+
+def test_shapley_cam_does_not_become_grad_cam_where_the_second_derivative_is_hidden():
+    model = plain()
+    model.insert(2, SquaredOnce())
+    with pytest.raises(
+        SightlineError, match="Once behind layer '1' says that it is differentiable only once"
+    ):
+        explain(model, torch.rand(2, 3, 12, 12), method="shapley_cam", layer="1")

@@ -23,7 +23,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from sightline.attribution import validation
 from sightline.attribution.hooks import gradients_of, hooks
-from sightline.attribution.layer_choice import POOLED, REQUESTED, grid_for, layer_choice
+from sightline.attribution.layer_choice import POOLED, REQUESTED, grid_for, layer_choice, nodes_in_order
 from sightline.attribution.layers import Grid, as_maps, put_maps_back
 from sightline.attribution.validation import Targets
 from sightline.attribution.wrapped_model import Head, WrappedModel, find_head
@@ -163,6 +163,12 @@ class AttributionContext:
         Raises:
             InputError: An operation behind the layer has no second derivative.
         """
+        if name := _differentiable_once(self._pass[0]):
+            # Where all that follows it is linear, autograd would give zeros in place of an error.
+            raise InputError(
+                f"{name} behind layer {self._name!r} says that it is differentiable only once; use a method "
+                "that needs the first derivative only, such as grad_cam"
+            )
         try:
             return self._curvature(*self._pass)
         except RuntimeError as error:
@@ -270,3 +276,13 @@ def _lacks_second_derivative(error: RuntimeError) -> bool:
     """Whether autograd says that it cannot differentiate a gradient: it has no exception of its own."""
     text = str(error)
     return any(words in text for words in ("is not implemented", "differentiate twice", "double backward"))
+
+
+def _differentiable_once(logits: torch.Tensor) -> str | None:
+    """Return the name of a function of the user's in the graph whose backward is `once_differentiable`."""
+    once = torch.autograd.function.once_differentiable(lambda context: None).__code__
+    for node in nodes_in_order(logits.grad_fn):
+        function = getattr(type(node), "_forward_cls", None)
+        if function and getattr(function.backward, "__code__", None) is once:
+            return function.__name__
+    return None

@@ -241,6 +241,7 @@ def _settle(
         name, coarse = _best({one: served[one] for one in deep or whole}, seen, minimum)
         if served[name].extra:  # a class token carries evidence that no map shows
             bare = [one for one in deep if not served[one].extra and _depth(one, seen, weighted) >= LATE]
+            bare = [one for one in bare if served[one].size == served[name].size]
             name, coarse = _best({one: served[one] for one in bare or [name]}, seen, minimum)
         if not served[name].tokens or follows_the_image(
             wrapped, name, _grid_of(wrapped, name, served), images
@@ -439,7 +440,7 @@ def _is_only_way(
 def _cuts(top: torch.Tensor, image: torch.Tensor) -> set[torch.autograd.graph.Node] | None:
     """Return the nodes on every path from the logit to the image; None if there is no path."""
     end = torch.autograd.graph.get_gradient_edge(image).node
-    order = _in_order(top.grad_fn)
+    order = nodes_in_order(top.grad_fn)
     down, up = dict.fromkeys(order, 0), dict.fromkeys(order, 0)  # numbers of paths, exact integers
     if end not in up:
         return None
@@ -452,7 +453,7 @@ def _cuts(top: torch.Tensor, image: torch.Tensor) -> set[torch.autograd.graph.No
     return {node for node in order if down[node] * up[node] == down[end]}
 
 
-def _in_order(top: Any) -> list[Any]:
+def nodes_in_order(top: Any) -> list[Any]:
     """Return all nodes of a graph, each before those that its gradient goes to."""
     done: list[Any] = []
     entered, stack = set(), [(top, False)] if top is not None else []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
@@ -27,15 +28,57 @@ def check_images(images: torch.Tensor) -> None:
         raise InputTypeError(f"images are {images.dtype}; pass floats in [0, 1]: images.float() / 255")
     if not len(images):
         raise InputError("there are no images; pass at least one, (B, 3, H, W)")
+    if images.is_meta:
+        raise InputError("the images are on the meta device, which holds no numbers; pass real ones")
 
 
 def check_model(model: nn.Module) -> None:
-    """Refuse weights that cannot take part in a gradient."""
+    """Refuse what cannot be hooked, and weights that cannot take part in a gradient."""
+    if isinstance(model, torch.jit.ScriptModule):
+        raise InputTypeError(
+            "the model is a torch.jit module, whose layers cannot be watched; pass the nn.Module that it was "
+            "made of"
+        )
+    if any(tensor.is_meta for tensor in _tensors(model)):
+        raise InputError(
+            f"{type(model).__name__} has weights on the meta device, which hold no numbers; load them first"
+        )
     if any(tensor.is_inference() for tensor in _tensors(model)):
         raise InputError(
             f"{type(model).__name__} was made under torch.inference_mode, so no gradient can pass through "
             "it; create or load it outside"
         )
+
+
+def reason_of_failure(model: nn.Module, images: torch.Tensor, error: Exception) -> str | None:
+    """Return the one line that says why a model did not take these images, if it is a known reason."""
+    name = type(model).__name__
+    if isinstance(error, TypeError) and len(missing := _required(model)) > 1:
+        return (
+            f"{name} takes {len(missing)} inputs ({', '.join(missing)}); pass a module whose forward takes "
+            "the images alone and adds the others"
+        )
+    if "Guard failed" in str(error) and ".size()[0]" in str(error):
+        size = str(error).rpartition("==")[2].strip()
+        return (
+            f"the exported program takes batches of {size} alone, and explain passes 1 and more; export it "
+            "with a dynamic first dimension, dynamic_shapes=({0: torch.export.Dim.AUTO},)"
+        )
+    if images.ndim == 4 and isinstance(error, RuntimeError):
+        first = next((module for module in model.modules() if isinstance(module, nn.Conv2d)), None)
+        wanted = first.in_channels if first else None
+        if images.shape[3] == wanted != images.shape[1]:
+            return (
+                f"images are {tuple(images.shape)}, channels last, and {name} takes (B, {wanted}, H, W); "
+                "pass images.permute(0, 3, 1, 2)"
+            )
+    return None
+
+
+def _required(model: nn.Module) -> list[str]:
+    parameters = inspect.signature(model.forward).parameters.values()
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return [one.name for one in parameters if one.kind in kinds and one.default is one.empty]
 
 
 def as_input(model: nn.Module, images: torch.Tensor) -> torch.Tensor:

@@ -16,6 +16,7 @@ from torch import nn
 
 from sightline.attribution import validation
 from sightline.attribution.hooks import recorded
+from sightline.errors import InputError
 from sightline.models.device import device_of
 
 Score = Callable[[Any], torch.Tensor]
@@ -49,11 +50,17 @@ class WrappedModel:
         Raises:
             InputError: The output is anything else.
         """
-        if self.autocast is None:
-            output = self.model(images)
-        else:  # without its cache: weights cast here would have no graph for the caller's own training
-            with torch.autocast(images.device.type, self.autocast, cache_enabled=False):
+        try:
+            if self.autocast is None:
                 output = self.model(images)
+            else:  # without its cache: weights cast here would have no graph for the caller's own training
+                with torch.autocast(images.device.type, self.autocast, cache_enabled=False):
+                    output = self.model(images)
+        except (TypeError, RuntimeError, AssertionError) as error:
+            reason = validation.reason_of_failure(self.model, images, error)
+            if reason is None:
+                raise
+            raise InputError(reason) from error
         output = output if self.score is None else self.score(output)
         count = len(images) if count is None else count
         return widened(validation.check_logits(output, count, scored=self.score is not None))

@@ -280,6 +280,12 @@ def each_term(context: AttributionContext, take: Callable[[torch.Tensor], None])
 
     For a network of affine layers, ReLU and max-pooling all terms of an image sum to its logit.
     """
+    for name, layer in context.model.named_modules():
+        if ".quantized" in type(layer).__module__:
+            raise InputError(
+                f"full_grad needs the gradients of biases, and {name!r} is quantised; explain the model that "
+                "it was made of, or use a method without gradients, such as occlusion"
+            )
     layers = {name: layer for name, layer in context.model.named_modules() if _may_hold_bias(layer)}
 
     def watch(name: str, inputs: tuple, output: object) -> None:
