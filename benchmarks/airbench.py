@@ -57,7 +57,7 @@ def _ours(data, seed: int) -> tuple[float, float]:
         model, data, epochs=training.epochs, batch_size=training.batch_size, seed=seed, device="cuda",
         optimizer=recipe.make_optimizer(), schedule=rate, callbacks=recipe.make_callbacks(),
         augmentation=recipe.make_augmentation(data.mean.tolist()),
-        objective=recipe.make_objective(), verbose=False,
+        objective=recipe.make_objective(data), verbose=False,
     )  # fmt: skip
     found = predict_tta(model, data.test, tta="mirror_shifts", batch_size=2000, precision="bfloat16")
     torch.cuda.synchronize()

@@ -28,7 +28,9 @@ from sightline.training import (
     EMA,
     Callback,
     Checkpoint,
+    EarlyStopping,
     Freeze,
+    History,
     KeepBest,
     Lookahead,
     Objective,
@@ -379,3 +381,37 @@ def test_what_the_log_says_has_been_kept(tmp_path, caplog):
         fit(make_model(data), data, epochs=2, batch_size=12, callbacks=[Checkpoint(path)], **options)
     log.removeHandler(handler)
     assert there == [1, 2]
+
+
+@pytest.mark.parametrize("metric", ["loss", "accuracy", "balanced_accuracy", "macro_f1"])
+def test_the_epoch_is_chosen_by_the_metric_that_is_watched(metric):
+    data = make_data(200, 40)
+    history = fit(
+        make_model(data), data, epochs=5, batch_size=20, validation=0.3, schedule=constant(0.2),
+        callbacks=[KeepBest(metric=metric)], **QUIET,
+    )  # fmt: skip
+    values = [row[f"validation_{metric}"] for row in history.epochs]
+    best = min(values) if metric == "loss" else max(values)
+    assert history.kept == 1 + values.index(best)
+
+
+def test_patience_counts_from_the_best_epoch_by_the_metric():
+    rows = [0.5, 0.7, 0.6, 0.7, 0.6]
+    stopping, kept = EarlyStopping(2, metric="macro_f1"), []
+
+    class Now:
+        held_out, stop, epoch = object(), False, 0
+        history = History()
+
+    stopping.on_train_begin(Now)
+    for number, value in enumerate(rows, start=1):
+        Now.history.epochs.append(
+            {"epoch": number, "validation_loss": 1 / number, "validation_macro_f1": value}
+        )
+        Now.epoch = number
+        stopping.on_epoch_end(Now)
+        kept.append(Now.stop)
+    assert kept == [False, False, False, True, True]
+    assert stopping.state_dict() == {"macro_f1": 0.7, "epoch": 2}
+    with pytest.raises(SightlineError, match="metric 'acuracy' cannot be watched; did you mean 'accuracy'"):
+        KeepBest(metric="acuracy")

@@ -74,7 +74,7 @@ def runs(folder: Path, as_json: bool) -> None:
         for row in rows:
             if row["damaged"]:
                 click.echo(f"{row['run']} is damaged: {row['damaged']}", err=True)
-        headings = ("run", "recipe", "data", "accuracy", "balanced", "macro F1", "training")
+        headings = ("run", "recipe", "data", "accuracy", "balanced", "training")
         print_table(headings, [_run_cells(row) for row in rows], right=headings[3:])
 
 
@@ -83,9 +83,8 @@ def _run_cells(row: Mapping[str, Any]) -> tuple[str, ...]:
     if row["damaged"]:
         accuracy = "damaged"
     seconds = "-" if row["seconds"] is None else f"{row['seconds']:.0f} s"
-    balanced, f1 = row["balanced_accuracy"], row["macro_f1"]
-    further = "-" if balanced is None else f"{100 * balanced:.2f} %", "-" if f1 is None else f"{f1:.3f}"
-    return row["run"], row["recipe"] or "?", row["data"] or "?", accuracy, *further, seconds
+    balanced = "-" if row["balanced_accuracy"] is None else f"{100 * row['balanced_accuracy']:.2f} %"
+    return row["run"], row["recipe"] or "?", row["data"] or "?", accuracy, balanced, seconds
 
 
 @app.command()

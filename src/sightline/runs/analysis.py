@@ -135,9 +135,9 @@ def measure(
 ) -> dict[str, Any]:
     """Return what `metrics.json` holds, but for the seconds. dynamics: of training, where they were kept."""
     per_class = accuracy_per_class(confusion(predictions.labels, predictions.predicted, data.num_classes))
-    kept = (
-        f"best validation loss (epoch {epoch})" if recipe.training.keep == "best" else f"last epoch ({epoch})"
-    )
+    watched = recipe.training.metric.replace("_", " ").replace("f1", "F1")
+    best = f"best validation {watched} (epoch {epoch})"
+    kept = best if recipe.training.keep == "best" else f"last epoch ({epoch})"
     if recipe.training.method == "probe":
         kept = f"linear probe, its penalty by {recipe.probe.folds} folds"
     metrics: dict[str, Any] = {

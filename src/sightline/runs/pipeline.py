@@ -138,6 +138,7 @@ def _start(recipe: Recipe, out: str | Path | None, device: str) -> Run:
     check_methods(resolved)
     _check_size(resolved, data)
     try_metrics(resolved, data)
+    resolved.make_objective(data)
     model = recipe_model(resolved, data)
     check_outputs(model, data, torch.device("cpu"))
     explained_layers(model, data, resolved)

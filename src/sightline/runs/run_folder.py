@@ -374,7 +374,7 @@ def fit_options(recipe: Recipe, data: Dataset, *, choosing: bool = True) -> dict
         "momentum": momentum,
         "augmentation": recipe.make_augmentation(data.mean.tolist()),
         "mix": recipe.make_mix(),
-        "objective": recipe.make_objective(),
+        "objective": recipe.make_objective(data),
         "validation": training.validation if choosing else 0.0,
         "callbacks": recipe.make_callbacks(choosing=choosing),
         "execution": Execution(training.precision, training.memory_format),

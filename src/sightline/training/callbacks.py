@@ -285,10 +285,19 @@ def _norms_in(model: nn.Module, name: str) -> list[nn.Module]:
     ]
 
 
+WATCHED = {"loss": -1, "accuracy": 1, "balanced_accuracy": 1, "macro_f1": 1}
+"""Metrics of the validation split that can choose an epoch; -1 where lower is better."""
+
+
 class _WatchesValidation(Callback):
-    """Abstract: knows the epoch with the lowest validation loss."""
+    """Abstract: knows the epoch with the best `metric` of the validation split, the first of equal ones."""
 
     best: dict[str, Any]
+
+    def __init__(self, *, metric: str = "loss") -> None:
+        if metric not in WATCHED:
+            raise InputError(f"metric {metric!r} cannot be watched; {nearest(metric, list(WATCHED))}")
+        self.metric = metric
 
     def on_train_begin(self, trainer: Trainer) -> None:
         self.best = {}
@@ -300,8 +309,9 @@ class _WatchesValidation(Callback):
 
     def on_epoch_end(self, trainer: Trainer) -> None:
         row = trainer.history.epochs[-1]
-        if row["validation_loss"] < self.best.get("loss", float("inf")):
-            self.best = {"loss": row["validation_loss"], "epoch": row["epoch"], **self._remembered(trainer)}
+        value, sign = row[f"validation_{self.metric}"], WATCHED[self.metric]
+        if sign * value > sign * self.best.get(self.metric, -sign * float("inf")):
+            self.best = {self.metric: value, "epoch": row["epoch"], **self._remembered(trainer)}
 
     def _remembered(self, trainer: Trainer) -> dict[str, Any]:
         return {}
@@ -314,22 +324,23 @@ class _WatchesValidation(Callback):
 
 
 class KeepBest(_WatchesValidation):
-    """Give the model, at the end, the weights of the epoch with the lowest validation loss."""
+    """Give the model, at the end, the weights of the epoch with the best `metric` of the validation split."""
 
     def _remembered(self, trainer: Trainer) -> dict[str, Any]:
         with trainer.averaged():
             return {"weights": {k: v.detach().cpu().clone() for k, v in trainer.model.state_dict().items()}}
 
     def on_train_end(self, trainer: Trainer) -> None:
-        if self.best:  # not a single finite validation loss: the last weights stay
+        if self.best:  # not a single finite value: the last weights stay
             trainer.model.load_state_dict(self.best["weights"])
             trainer.kept = self.best["epoch"]
 
 
 class EarlyStopping(_WatchesValidation):
-    """End the training once `patience` epochs have brought no lower validation loss."""
+    """End the training once `patience` epochs have brought no better `metric` of the validation split."""
 
-    def __init__(self, patience: Count = 5) -> None:
+    def __init__(self, patience: Count = 5, *, metric: str = "loss") -> None:
+        super().__init__(metric=metric)
         self.patience = patience
 
     def on_epoch_end(self, trainer: Trainer) -> None:

@@ -17,7 +17,7 @@ import pydantic
 from pydantic import AfterValidator, Field, PrivateAttr
 from torch import nn
 
-from sightline.data import DATASETS, Augmentation
+from sightline.data import DATASETS, Augmentation, Dataset
 from sightline.data.augment import has_albumentations
 from sightline.data.image_files import Interpolation, Resize
 from sightline.errors import InputError, InputTypeError, UntrustedError, nearest
@@ -40,7 +40,7 @@ from sightline.signatures import (
 from sightline.training.callbacks import CALLBACKS, WEIGHT_AVERAGES, Callback, EarlyStopping, Freeze, KeepBest
 from sightline.training.optimizers import OPTIMIZERS, OptimizerFactory
 from sightline.training.schedules import SCHEDULES, Schedule, cycled_momentum
-from sightline.training.train_step import MIXES, Mix, Objective
+from sightline.training.train_step import MIXES, Mix, Objective, balanced_weights, log_prior
 
 log = logging.getLogger(__name__)
 
@@ -121,6 +121,9 @@ class TrainingSection(Section):
     frozen features, as the section `probe` says, and of this section it heeds precision and seed.
     precision, memory_format: "auto" is chosen by measuring when a run begins, and kept by the run's recipe.
     freeze: epochs that a parameter or a layer trains, by its name, such as { "whitening.bias" = 3 }.
+    metric: of the validation split, by which `keep` and `patience` choose. class_weights: "balanced", or a
+    table of factors by class name, 1 for what it lacks. logit_adjustment: tau of Menon et al. 2021, 0 for
+    none.
     """
 
     method: Literal["gradient", "probe"] = "gradient"
@@ -134,6 +137,9 @@ class TrainingSection(Section):
     validation: Annotated[float, Field(ge=0, lt=1)] = 0.0
     keep: Literal["last", "best"] = "last"
     patience: CountOrZero = 0
+    metric: Literal["loss", "accuracy", "balanced_accuracy", "macro_f1"] = "loss"
+    class_weights: Literal["none", "balanced"] | dict[str, NonNegative] = "none"
+    logit_adjustment: NonNegative = 0.0
     seed: Seed = 0
 
 
@@ -278,9 +284,9 @@ class Recipe(Section):
         if training.freeze:
             made.append(Freeze(training.freeze))
         if choosing and training.keep == "best":
-            made.append(KeepBest())
+            made.append(KeepBest(metric=training.metric))
         if choosing and training.patience:
-            made.append(EarlyStopping(training.patience))
+            made.append(EarlyStopping(training.patience, metric=training.metric))
         made += [self._made("callback", table, CALLBACKS) for table in self.callbacks]
         for one in made:
             if not isinstance(one, Callback):
@@ -290,9 +296,23 @@ class Recipe(Section):
                 )
         return made
 
-    def make_objective(self) -> Objective:
-        """Return what the training minimises."""
-        return Objective(label_smoothing=self.training.label_smoothing, l1=self.training.l1)
+    def make_objective(self, data: Dataset) -> Objective:
+        """Return what the training minimises on `data`, whose training split says how many a class has."""
+        training, labels, classes = self.training, data.train.labels, data.num_classes
+        weights, tau = training.class_weights, training.logit_adjustment
+        given: tuple[float, ...] = ()
+        if isinstance(weights, dict):
+            for name in weights:
+                if name not in data.class_names:
+                    near = nearest(name, list(data.class_names))
+                    raise InputError(f"recipe: training.class_weights: no class is called {name!r}; {near}")
+            given = tuple(weights.get(name, 1.0) for name in data.class_names)
+        return Objective(
+            label_smoothing=training.label_smoothing,
+            l1=training.l1,
+            class_weights=balanced_weights(labels, classes) if weights == "balanced" else given,
+            adjustment=log_prior(labels, classes, tau=tau) if tau else (),
+        )
 
     def make_mix(self) -> Mix | None:
         """Return the mix of the section `mix`, None for none."""

@@ -116,12 +116,18 @@ class Objective:
     Attributes:
         label_smoothing: Share of each label that is spread over all classes, in [0, 1).
         l1: Factor of the sum of absolute values of matrices and filters, added to the loss.
+        class_weights: C factors of the losses of the images of each class; the mean is over images, so that a
+            batch shared by several processes has the same gradient. `balanced_weights` makes them.
+        adjustment: C values that are added to the logits while training, and not afterwards: tau times the
+            log of the classes' shares (Menon et al. 2021, arXiv:2007.07314, equation 10); see `log_prior`.
         loss: A function (logits (B, C) float32, labels (B,) int64) -> scalar, in place of cross-entropy.
     """
 
     label_smoothing: BelowOne = 0.0
     l1: NonNegative = 0.0
     loss: Loss | None = None
+    class_weights: tuple[float, ...] = ()
+    adjustment: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         if not 0 <= self.label_smoothing < 1 or not 0 <= self.l1 < math.inf:
@@ -129,24 +135,49 @@ class Objective:
                 f"label_smoothing={self.label_smoothing}, l1={self.l1}; "
                 "use 0 <= label_smoothing < 1 and l1 >= 0"
             )
-        if self.loss is not None and self.label_smoothing:
-            raise InputError("label_smoothing belongs to cross-entropy; a loss of your own does its own")
+        if self.loss is not None and (self.label_smoothing or self.class_weights or self.adjustment):
+            raise InputError(
+                "label_smoothing, class_weights and adjustment belong to cross-entropy; a loss of your own "
+                "does its own"
+            )
 
     @property
     def is_plain(self) -> bool:
         """Whether the loss without the penalty is the plain cross-entropy."""
-        return self.loss is None and not self.label_smoothing
+        return self.loss is None and not (self.label_smoothing or self.class_weights or self.adjustment)
 
     def of_batch(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Return the mean loss of a batch, without the penalty. logits: (B, C). labels: (B,)."""
         if self.loss is not None:
             return self.loss(logits, labels)
+        if self.adjustment:
+            logits = logits + logits.new_tensor(self.adjustment)
+        if self.class_weights:
+            losses = F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing, reduction="none")
+            return (logits.new_tensor(self.class_weights)[labels] * losses).mean()
         return F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
 
     def penalty(self, model: nn.Module) -> torch.Tensor:
         """Return `l1` times the sum of absolute values of the matrices and filters that train."""
         weights = [p for p in model.parameters() if p.requires_grad and p.ndim >= 2]
         return self.l1 * torch.stack([w.abs().sum() for w in weights]).sum()
+
+
+def balanced_weights(labels: np.ndarray, classes: int) -> tuple[float, ...]:
+    """Return N / (C N_c) for each class: all classes count the same, and the mean over images is 1.
+
+    >>> balanced_weights(np.array([0, 0, 0, 1]), 2)
+    (0.6666666666666666, 2.0)
+    """
+    counts = np.bincount(labels, minlength=classes)
+    present = (counts > 0).sum()
+    return tuple((len(labels) / (present * np.maximum(counts, 1))).tolist())
+
+
+def log_prior(labels: np.ndarray, classes: int, *, tau: NonNegative = 1.0) -> tuple[float, ...]:
+    """Return tau * log(N_c / N) for each class, the `adjustment` of an objective; of no image as of one."""
+    counts = np.maximum(np.bincount(labels, minlength=classes), 1)
+    return tuple((tau * np.log(counts / len(labels))).tolist())
 
 
 def train_step(
