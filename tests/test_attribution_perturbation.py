@@ -329,3 +329,11 @@ def test_a_volume_of_depth_one_gets_the_map_of_the_picture(method):
     result = explain(volume, images[:, :, None], 1, method=method, layer="3").maps
     np.testing.assert_allclose(result[:, 0], expected, rtol=1e-3, atol=1e-6)
     assert np.abs(expected).max() > 0
+
+
+def test_occlusion_under_autocast_is_made_in_full_precision():
+    model, images = seeded(Staged), pictures(2, 24)
+    expected = explain(model, images, 1, method="occlusion").maps
+    with torch.autocast("cpu", torch.bfloat16):
+        found = explain(model, images, 1, method="occlusion").maps
+    np.testing.assert_array_equal(found, expected)  # a drop of one patch is less than bfloat16 resolves

@@ -28,6 +28,7 @@ what is left is signed, and above 0 where showing the pixel raises the score.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import itertools
 from collections.abc import Callable, Iterator
 
@@ -137,6 +138,7 @@ def occlusion(
             f"patch is {patch} and stride {stride} for images of {tuple(size)}; occlusion needs "
             f"1 <= stride <= patch <= {min(size)}"
         )
+    context = _in_full_precision(context)
     images, y = widened(context.images), _current_scores(context)
     painted = fill(images)
     starts = [sorted({*range(0, length - patch, stride), length - patch}) for length in size]
@@ -151,6 +153,14 @@ def occlusion(
         drops += torch.einsum("nb,n...->b...", drop, 1 - masks)
         covers += (1 - masks).sum(0)
     return drops / covers
+
+
+def _in_full_precision(context: AttributionContext) -> AttributionContext:
+    """Return the context outside of autocast: bfloat16 does not resolve the drop of one patch."""
+    if context.wrapped.autocast is None:
+        return context
+    wrapped = dataclasses.replace(context.wrapped, autocast=None)
+    return dataclasses.replace(context, wrapped=wrapped, requested_targets=context.targets)
 
 
 def _current_scores(context: AttributionContext) -> torch.Tensor:
