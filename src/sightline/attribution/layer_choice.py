@@ -93,8 +93,8 @@ def target_layer(
     grid, whole stages go before their parts, and late before early. So ResNet-18 gives "layer3"
     (8x8) for images of 32 pixels and "layer4" (7x7) for images of 224. No candidate is what lies in a branch
     beside others, what runs before the first weights (normalisation), what enlarges its input, or what runs
-    several times. If no grid is that large, the largest one is taken: read `maps.shape`. Time and depth
-    do not count.
+    several times. If no grid is that large, or only in the first third of the network, the largest
+    one is taken: read `maps.shape`. Time and depth do not count.
 
     Of tokens it is the last layer whose patches the logit of the predicted class still reacts to: the
     normalisation before the last attention if a class token is read, the final one (or the last block, where
@@ -256,7 +256,7 @@ def _settle(
     if served[name].tokens:
         reason += ", its tokens in the order of the image"
     if coarse:
-        reason += f"; no such layer has {minimum} cells along each side"
+        reason += f"; none so deep in the network has {minimum} cells along each side"
     if unordered:
         reason += f"; of {unordered[0]!r}, which is deeper, the order of tokens could not be confirmed"
     return Choice(name, reason, bool(unordered), _ranked(name, served, whole))
