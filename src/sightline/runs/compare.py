@@ -67,4 +67,5 @@ def _tested(run: Run) -> _Tested:
 
 
 def _part(predictions: Predictions, rows: np.ndarray, labels: np.ndarray) -> Predictions:
-    return dataclasses.replace(predictions, logits=predictions.logits[rows], labels=labels)
+    files = None if predictions.files is None else predictions.files.iloc[rows]
+    return dataclasses.replace(predictions, logits=predictions.logits[rows], labels=labels, files=files)
