@@ -34,7 +34,7 @@ from sightline.audit.result import (
     Slice,
 )
 from sightline.errors import DamagedFileError, InputError, NotFoundError
-from sightline.files import atomic_path, write_atomic
+from sightline.files import atomic_path, check_regular, write_atomic
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -293,6 +293,7 @@ def _read_table(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
     import pandas as pd
     import pyarrow.parquet as pq
 
+    check_regular(path)  # a pipe would be waited for
     known = set(pq.read_schema(path).names)
     return pd.read_parquet(path, columns=[*columns, *(name for name in FILE_COLUMNS if name in known)])
 

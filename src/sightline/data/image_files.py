@@ -159,7 +159,12 @@ def read_hashed(
 
 def file_hashes(paths: Sequence[str | Path]) -> list[str]:
     """Return the hash of each file's bytes; of one that cannot be read, nothing."""
-    hashes = _in_threads(lambda path: (content_hash(Path(path).read_bytes()),), paths)
+
+    def hashed(path: str | Path) -> tuple[str]:
+        check_regular(path)  # a pipe would be waited for
+        return (content_hash(Path(path).read_bytes()),)
+
+    hashes = _in_threads(hashed, paths)
     return ["" if isinstance(one, str) else one[0] for one in hashes]
 
 
