@@ -229,6 +229,7 @@ def exported(images: torch.Tensor) -> nn.Module:
     return torch.export.export(plain(), (images,)).module()
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch.jit itself
 @pytest.mark.parametrize(
     ("model", "images", "message"),
     [
@@ -251,6 +252,7 @@ def test_what_cannot_be_explained_is_said_in_one_line(model, images, message):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.filterwarnings("ignore")  # of the quantisation itself, which torch is about to drop
 def test_full_grad_refuses_quantised_layers():
     model = plain()
     quantised = torch.ao.quantization.quantize_dynamic(model, {nn.Linear}, dtype=torch.qint8)
