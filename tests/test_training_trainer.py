@@ -330,7 +330,7 @@ def test_a_loss_of_ones_own_is_what_is_minimised():
     assert history.steps == expected.steps  # plain cross-entropy in both
     with pytest.raises(InputError, match=r"label_smoothing=1, l1=0.0; use 0 <= label_smoothing < 1"):
         Objective(label_smoothing=1)
-    with pytest.raises(InputError, match="belongs to cross-entropy"):
+    with pytest.raises(InputError, match="belong to cross-entropy"):
         Objective(label_smoothing=0.1, loss=smooth)
 
 
