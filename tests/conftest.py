@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import shutil
+import tempfile
 
 import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a test that asked a hub would wait for it
+# What tests keep does not belong to whoever runs them, and goes with the process.
+os.environ["SIGHTLINE_CACHE"] = tempfile.mkdtemp(prefix="sightline-tests-")
+atexit.register(shutil.rmtree, os.environ["SIGHTLINE_CACHE"], ignore_errors=True)
 
 # Collecting it would put its folder on the path, as if it were installed for all tests.
 collect_ignore = ["plugin"]

@@ -73,3 +73,14 @@ def test_small_pictures_are_means_of_cells():
     image = np.arange(16 * 18, dtype=np.uint8).reshape(1, 16, 18, 1).repeat(3, axis=3)
     want = image[0, :, :, 0].reshape(8, 2, 9, 2).mean(axis=(1, 3))
     np.testing.assert_allclose(small_pictures(image)[0], want)
+
+
+def test_where_rare_classes_may_miss_folds_there_are_as_many_as_fit():
+    labels = np.array([0, 0, 0, 1, 1, 2])
+    parts = fold_indices(labels, 5, seed=0, rare=True)
+    assert len(parts) == 3  # no class has more than 3 images
+    assert sorted(np.concatenate([held for _, held in parts])) == list(range(6))
+    with pytest.raises(InputError, match="the largest class has 1 images"):
+        fold_indices(np.array([0, 1]), 5, seed=0, rare=True)
+    with pytest.raises(InputError, match="there are 1 groups"):
+        fold_indices(labels, 5, seed=0, groups=np.zeros(6), rare=True)

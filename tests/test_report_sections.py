@@ -76,6 +76,21 @@ def test_maps_that_a_baseline_equals_are_warned_of(run, drawn, verdict, warned):
     assert ("--set analysis.method=eigen_cam." in sentence) == warned
 
 
+@pytest.mark.parametrize(
+    ("verdict", "images", "words"),
+    [
+        ("no better than any baseline map", 8, "is not known: 8 images are too few to tell"),
+        ("no better than any baseline map", 20, "Do not trust"),
+        ("better than a random map; worse than an edge map", 8, "Do not trust"),
+    ],
+)
+def test_a_tie_on_few_images_is_no_reason_to_distrust_a_map(run, verdict, images, words):
+    found = dataclasses.replace(faithfulness_of(grad_cam=verdict), images=images, best="grad_cam")
+    sentence = maps_doubt(dataclasses.replace(run, faithfulness=found, method_name="grad_cam"))
+    assert words in sentence
+    assert verdict in sentence
+
+
 def test_classes_stand_from_weakest_to_best_with_their_interval(run):
     logits, labels = _arrays(run)
     rows = class_section(run).blocks[0].rows

@@ -296,7 +296,7 @@ def _warnings(parts: _Parts, calibration: Calibration) -> list[AuditWarning]:
         images = "1 test image has" if leaked == 1 else f"{leaked:,} test images have"
         text = (
             f"{images} a near-duplicate in the training split ({100 * leaked / len(p):.1f} %): "
-            "the accuracy is partly memory."
+            "what the model gets right there may be memory."
         )
         found.append(AuditWarning(WarningKind.LEAK, text))
     if calibration.ece > calibration.noise_high:

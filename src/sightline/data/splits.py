@@ -6,7 +6,7 @@ seen a picture's sister in training is measured too well.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import warnings
 
 import numpy as np
 
@@ -65,25 +65,35 @@ def grouped_split(
 
 
 def fold_indices(
-    labels: np.ndarray, folds: int, *, seed: int, groups: np.ndarray | None = None
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield for each of k folds the indices of the rest and of the fold, classes in like shares.
+    labels: np.ndarray, folds: int, *, seed: int, groups: np.ndarray | None = None, rare: bool = False
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return for each of k folds the indices of the rest and of the fold, classes in like shares.
 
-    groups: (N,), no group is in two folds.
+    Args:
+        labels: (N,) integers from 0 on.
+        folds: How many.
+        seed: Of the order.
+        groups: (N,), no group is in two folds.
+        rare: Whether a class may have fewer images than there are folds, and miss some of them; then there
+            are as many folds as the largest class has images, or as there are groups, if that is fewer.
 
     Raises:
-        InputError: Fewer than 2 folds, or more than the rarest class has images, or than there are groups.
+        InputError: Fewer than 2 folds, or more than fit.
     """
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
     counts = np.bincount(labels)
-    most, what = int(counts[counts > 0].min()), "the rarest class has {} images"
-    if groups is not None and len(np.unique(groups)) < most:
+    most = int(counts.max() if rare else counts[counts > 0].min())
+    what = f"the {'largest' if rare else 'rarest'} class has {{}} images"
+    if groups is not None and (rare or len(np.unique(groups)) < most):
         most, what = len(np.unique(groups)), "there are {} groups"
+    folds = min(folds, most) if rare and most >= 2 else folds
     if not 2 <= folds <= most:
         raise InputError(f"{folds} folds; {what.format(most)}, so 2 to {most} fit")
     kind = StratifiedKFold if groups is None else StratifiedGroupKFold
-    yield from kind(folds, shuffle=True, random_state=seed).split(labels, labels, groups)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a class that is in some folds only
+        return list(kind(folds, shuffle=True, random_state=seed).split(labels, labels, groups))
 
 
 def near_duplicate_groups(small: np.ndarray) -> np.ndarray:

@@ -6,7 +6,6 @@ from .baselines import random_map as random_map
 from .comparison import MEASURES as MEASURES
 from .comparison import MethodComparison as MethodComparison
 from .comparison import compare_methods as compare_methods
-from .comparison import compare_with_baselines as compare_with_baselines
 from .deletion_insertion import deletion as deletion
 from .deletion_insertion import insertion as insertion
 from .deletion_insertion import road as road
@@ -33,6 +32,7 @@ from .sanity_checks import sensitivity as sensitivity
 from .sanity_checks import spearman as spearman
 from .sanity_checks import ssim as ssim
 from .sanity_checks import untrained_copy as untrained_copy
+from .verdict import compare_with_baselines as compare_with_baselines
 
 __all__ = [
     "BASELINES",

@@ -55,8 +55,8 @@ from sightline.faithfulness.measurement import (
     class_probability,
     logits_of,
 )
+from sightline.faithfulness.verdict import compare_with_baselines, listed, paired_difference
 from sightline.models.device import device_of
-from sightline.stats import bootstrap_interval
 
 log = logging.getLogger(__name__)
 
@@ -88,98 +88,6 @@ FAST_METHODS: dict[str, functools.partial] = {
 }
 """Methods of many passes with fewer of them, for `budget="fast"`."""
 _SAME = 1e-4  # two heat maps in [0, 1] that differ by no more are one: float32 and resizing leave less
-
-
-@dataclass(frozen=True)
-class PairedDifference:
-    """How much better than a baseline map, in the measure's units: above 0 is better, also where lower is.
-
-    Attributes:
-        mean: Over images.
-        low: End of its paired 95 % bootstrap interval.
-        high: The other end.
-    """
-
-    mean: float
-    low: float
-    high: float
-
-    @property
-    def word(self) -> str:
-        """ "better" or "worse" if the interval leaves out 0, else "tied"."""
-        return "better" if self.low > 0 else "worse" if self.high < 0 else "tied"
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """One measure of one method compared with baseline maps.
-
-    Attributes:
-        sentence: Such as "better than every baseline map".
-        differences: By baseline.
-    """
-
-    sentence: str
-    differences: dict[str, PairedDifference]
-
-
-def compare_with_baselines(
-    measurement: Measurement, baselines: Mapping[str, Measurement], *, seed: int = 0
-) -> Verdict:
-    """Compare a measurement with the same measure of each baseline map, on the same images.
-
-    A baseline map is beaten, or wins, only if the paired 95 % interval of the difference leaves out 0. The
-    sentence is "better than every baseline map", "better than a random map; no better than an edge map",
-    "no better than any baseline map", "worse than an edge map", and so on.
-
-    Args:
-        measurement: Of the method's maps.
-        baselines: Of the baseline maps, by their names in a sentence.
-        seed: Of the intervals.
-
-    Raises:
-        InputError: There is no baseline, or the images are not the same.
-
-    >>> good, poor = Measurement("road", np.arange(9.0), True), Measurement("road", np.arange(9.0) - 1, True)
-    >>> compare_with_baselines(good, {"a random map": poor, "an edge map": good}).sentence
-    'better than a random map; no better than an edge map'
-    """
-    if not baselines:
-        raise InputError("there are no baseline maps to compare with; pass at least one measurement by name")
-    differences = {name: paired_difference(measurement, one, seed=seed) for name, one in baselines.items()}
-    return Verdict(_sentence(differences), differences)
-
-
-def paired_difference(a: Measurement, b: Measurement, *, seed: int = 0) -> PairedDifference:
-    """Return by how much `a` is better than `b`, with its paired interval over images."""
-    if a.n != b.n or a.higher_is_better != b.higher_is_better:
-        raise InputError(
-            f"{a.measure} of {a.n} images does not pair with {b.measure} of {b.n}; "
-            "take the same measure of the same images"
-        )
-    gain = (a.values - b.values) * (1 if a.higher_is_better else -1)
-    low, high = bootstrap_interval(gain, seed=seed)
-    return PairedDifference(float(gain.mean()), float(low), float(high))
-
-
-def _sentence(differences: Mapping[str, PairedDifference]) -> str:
-    groups = {
-        word: [name for name, found in differences.items() if found.word == word]
-        for word in ("better", "tied", "worse")
-    }
-    if len(groups["better"]) == len(differences):
-        return "better than every baseline map"
-    if len(groups["worse"]) == len(differences):
-        return "worse than every baseline map"
-    if len(groups["tied"]) == len(differences) > 1:
-        return "no better than any baseline map"
-    phrases = {"better": "better than", "tied": "no better than", "worse": "worse than"}
-    return "; ".join(f"{phrases[word]} {_listed(names)}" for word, names in groups.items() if names)
-
-
-def _listed(names: Sequence[str]) -> str:
-    """Return "a", "a and b", or "a, b and c"."""
-    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
 @dataclass(frozen=True, eq=False)
@@ -215,7 +123,7 @@ class MethodComparison:
     def __str__(self) -> str:
         measured = self.measurements[self.best]
         fills = ", ".join(f"{measure} {found.fill}" for measure, found in measured.items() if found.fill)
-        ties = f"; not separable from it: {_listed(self.tied)}" if self.tied else ""
+        ties = f"; not separable from it: {listed(self.tied)}" if self.tied else ""
         lines = [
             self._grid().to_string(),
             f"best first; n {self.n}; mean and 95 % interval; filled with: {fills or 'nothing'}",

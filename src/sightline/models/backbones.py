@@ -207,15 +207,16 @@ def make_backbone(
 def card_problem(card: object) -> str | None:
     """What is wrong with the `backbone` of a model's card, in words; None if nothing is."""
     try:
-        assert isinstance(card, Mapping)
-        assert isinstance(card["config"], Mapping)
-        spec = _spec_of(card["input"])
-        assert all(type(n) is int and 0 < n < 2**15 for n in spec.size)
-        assert (len(spec.size), len(spec.mean), len(spec.std)) == (2, 3, 3)
-        assert all(isinstance(number, int | float) for number in (*spec.mean, *spec.std))
-    except (AssertionError, LookupError, TypeError, ValueError):
-        return f"backbone is {str(card)[:80]}, not its input and config"
-    return None
+        spec = _spec_of(card["input"])  # pyright: ignore[reportIndexIssue]
+        fits = (
+            isinstance(card["config"], Mapping)  # pyright: ignore[reportIndexIssue]
+            and all(type(n) is int and 0 < n < 2**15 for n in spec.size)
+            and (len(spec.size), len(spec.mean), len(spec.std)) == (2, 3, 3)
+            and all(isinstance(number, int | float) for number in (*spec.mean, *spec.std))
+        )
+    except (LookupError, TypeError, ValueError):
+        fits = False
+    return None if fits else f"backbone is {str(card)[:80]}, not its input and config"
 
 
 def _spec_of(table: Mapping[str, Any]) -> InputSpec:

@@ -91,9 +91,12 @@ def interval_text(value: float, low: float, high: float, *, sign: bool = False) 
 
     >>> interval_text(0.2618, 0.0, 0.5, sign=True), interval_text(3.47, -2.7, 6.8)
     ('+0.26 (0.00 to 0.50)', '3.5 (−2.7 to 6.8)')
+    >>> interval_text(-0.04, -2.8, 2.1)  # no negative nothing
+    '0.0 (−2.8 to 2.1)'
     """
     digits = digits_of((low, high))
     plus = "+" if sign else ""
+    value, low, high = (round(number, digits) + 0.0 for number in (value, low, high))  # -0.0 becomes 0.0
     return f"{value:{plus}.{digits}f} ({low:.{digits}f} to {high:.{digits}f})".replace("-", "−")
 
 

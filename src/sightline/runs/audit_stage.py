@@ -162,7 +162,7 @@ def out_of_fold(recipe: Recipe, data: Dataset, *, folds: int, device: str = "aut
         InputError: Fewer than 2 folds, or more than the rarest class has images.
     """
     labels, groups = data.train.labels, data.train.groups
-    parts = list(fold_indices(labels, folds, seed=recipe.training.seed, groups=groups))
+    parts = fold_indices(labels, folds, seed=recipe.training.seed, groups=groups)
     log.info("%d models by the recipe %s (%s), each without one fold", folds, recipe.name, recipe.model.name)
     probabilities = np.full((len(labels), data.num_classes), np.nan)
     for number, (rest, held) in enumerate(parts, 1):

@@ -25,7 +25,8 @@ import torch
 from torch import nn
 
 from sightline import logs
-from sightline.data import Dataset, Split
+from sightline.data import Dataset
+from sightline.data.splits import fold_indices
 from sightline.errors import InputError
 from sightline.models import choose_device
 from sightline.predictions import Predictions
@@ -106,7 +107,8 @@ def probe(
     seconds = time.perf_counter() - began
     labels, options = data.train.labels, {"weights": class_weights, "classes": data.num_classes}
     with logs.stage("logistic regression"), threadpoolctl.threadpool_limits(1):  # products too small to share
-        parts = deal_out(data.train, folds, seed)
+        groups = data.train.groups
+        parts = fold_indices(labels, folds, seed=seed, groups=groups, rare=True)
         losses, best, unseen = _chosen(train, labels, parts, strengths, **options)
         weight, bias = _Fit(train, labels, **options).at(best)
     with torch.no_grad():
@@ -123,26 +125,6 @@ def probe(
         *(train.shape[1], best, len(parts), 100 * chosen.correct.mean()),
     )
     return Probe(pair[1], chosen, best, losses, len(parts), history)
-
-
-def deal_out(split: Split, folds: int, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Return rows to fit by and rows to judge, once for each fold: like classes, and no group in two folds.
-
-    There are fewer folds where no class has so many images, or there are not so many groups.
-    """
-    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
-
-    labels = split.labels
-    groups = split.metadata["group"].astype(str).to_numpy() if "group" in split.metadata else None
-    most = int(np.bincount(labels).max()) if groups is None else len(np.unique(groups))
-    count = min(folds, most)
-    if count < 2:
-        needed = "images of a class" if groups is None else "groups"
-        raise InputError(f"cross-validation needs 2 {needed} or more, and the training split has {most}")
-    kind = StratifiedKFold if groups is None else StratifiedGroupKFold
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a class of fewer images than folds is in some folds only
-        return list(kind(count, shuffle=True, random_state=seed).split(labels, labels, groups))
 
 
 def _check(folds: int, strengths: Sequence[float], class_weights: str) -> None:

@@ -93,7 +93,8 @@ def duplicates_section(run: RunData) -> Section | None:
     if found.leaked:
         have = "test image has" if found.leaked == 1 else "test images have"
         lead = (
-            f"{count(found.leaked)} {have} a near-duplicate in the training set: accuracy is partly memory."
+            f"{count(found.leaked)} {have} a near-duplicate in the training set: what the model gets right "
+            "there may be memory."
         )
         lead += _without(found)
     caption = "Pairs between the splits first, then pairs whose labels differ. Are they the same picture?"
