@@ -9,10 +9,10 @@ import torch
 from training_cases import QUIET, assert_same, make_data, make_model, state
 
 import sightline as sl
-from sightline.errors import SightlineError
+from sightline.errors import InputError, SightlineError
 from sightline.models import keep_freed_memory
 from sightline.runs import train
-from sightline.training import Execution, fit, measure_execution
+from sightline.training import Callback, Checkpoint, Execution, fit, measure_execution
 
 BF16, FLOAT = "bfloat16", "float32"
 LAST, CONTIGUOUS = "channels_last", "contiguous"
@@ -143,3 +143,50 @@ def test_a_run_keeps_its_choice_and_a_resumed_one_does_not_choose_anew(tmp_path,
 def test_keeping_freed_memory_can_be_asked_for_anywhere():
     assert keep_freed_memory() is None
     assert float(torch.ones(1000, 1000).sum()) == 1e6
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch's compiler, about itself
+def test_compiled_steps_train_to_the_same_weights_and_resume(tmp_path):
+    data = make_data()
+    plain, made, resumed = make_model(data), make_model(data), make_model(data)
+    train_two = {
+        "epochs": 2,
+        "batch_size": 20,
+        "verbose": False,
+        "device": "cpu",
+    }
+    fit(plain, data, execution=Execution(FLOAT, LAST), **train_two)
+    compiled = Execution(FLOAT, LAST, compiled=True)
+    history = fit(made, data, execution=compiled, **train_two)
+    for one, other in zip(plain.parameters(), made.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5)
+    assert any(not torch.equal(a, b) for a, b in zip(plain.parameters(), made.parameters(), strict=True))
+
+    class StopAfterOne(Callback):
+        def on_epoch_end(self, trainer):
+            if trainer.epoch == 1:
+                raise KeyboardInterrupt
+
+    kept = tmp_path / "checkpoint.pt"
+    with pytest.raises(KeyboardInterrupt):
+        fit(
+            make_model(data),
+            data,
+            execution=compiled,
+            callbacks=[Checkpoint(kept), StopAfterOne()],
+            **train_two,
+        )
+    again = fit(resumed, data, execution=compiled, callbacks=[Checkpoint(kept, resume=True)], **train_two)
+    assert_same(state(made), state(resumed))
+    assert [row["train_loss"] for row in again.epochs] == [row["train_loss"] for row in history.epochs]
+
+
+def test_without_a_compiler_nothing_begins(monkeypatch, tmp_path):
+    def fails(function):
+        raise RuntimeError("no C++ compiler\nand a long story")
+
+    monkeypatch.setattr(torch, "compile", fails)
+    with pytest.raises(InputError, match=r"cannot compile here: no C\+\+ compiler; install a C\+\+ compiler"):
+        sl.run("shapes-quick", changes=["training.compile=true", "data.limit=64"], out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()

@@ -77,6 +77,7 @@ from sightline.training import (
     measure_execution,
     recipe_toml,
 )
+from sightline.training.execution import check_compiler
 from sightline.training.train_step import check_outputs
 
 log = logging.getLogger(__name__)
@@ -142,6 +143,8 @@ def _start(recipe: Recipe, out: str | Path | None, device: str) -> Run:
     model = recipe_model(resolved, data)
     check_outputs(model, data, torch.device("cpu"))
     explained_layers(model, data, resolved)
+    if resolved.training.compile:
+        check_compiler()
     Freeze(resolved.training.freeze).check(model)
     execution = _execution(resolved, model, data, torch_device)
     chosen = {"precision": execution.precision, "memory_format": execution.memory_format}

@@ -377,6 +377,6 @@ def fit_options(recipe: Recipe, data: Dataset, *, choosing: bool = True) -> dict
         "objective": recipe.make_objective(data),
         "validation": training.validation if choosing else 0.0,
         "callbacks": recipe.make_callbacks(choosing=choosing),
-        "execution": Execution(training.precision, training.memory_format),
+        "execution": Execution(training.precision, training.memory_format, compiled=training.compile),
         "seed": training.seed,
     }

@@ -120,6 +120,7 @@ class TrainingSection(Section):
     method: "gradient" trains all, step by step; "probe" fits the last layer alone, by logistic regression on
     frozen features, as the section `probe` says, and of this section it heeds precision and seed.
     precision, memory_format: "auto" is chosen by measuring when a run begins, and kept by the run's recipe.
+    compile: steps run code that `torch.compile` makes, which takes about a minute first and a C++ compiler.
     freeze: epochs that a parameter or a layer trains, by its name, such as { "whitening.bias" = 3 }.
     metric: of the validation split, by which `keep` and `patience` choose. class_weights: "balanced", or a
     table of factors by class name, 1 for what it lacks. logit_adjustment: tau of Menon et al. 2021, 0 for
@@ -134,6 +135,7 @@ class TrainingSection(Section):
     freeze: dict[str, CountOrZero] = Field(default={})
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     memory_format: Literal["auto", "channels_last", "contiguous"] = "auto"
+    compile: bool = False
     validation: Annotated[float, Field(ge=0, lt=1)] = 0.0
     keep: Literal["last", "best"] = "last"
     patience: CountOrZero = 0

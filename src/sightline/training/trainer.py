@@ -35,7 +35,7 @@ from sightline.predictions import measure
 from sightline.predictions.inference import predict_shared
 from sightline.training.callbacks import Callback, LogEpochs, RecordDynamics, WeightAverage
 from sightline.training.checkpoint import Checkpoint
-from sightline.training.execution import Execution
+from sightline.training.execution import Execution, check_compiler
 from sightline.training.history import History, Row
 from sightline.training.optimizers import OptimizerFactory, build_optimizer, set_lr
 from sightline.training.schedules import Progress, Schedule, one_cycle
@@ -84,6 +84,7 @@ class Trainer:
         average: The average of the weights that is measured and kept, or None.
         stop: Set it to end the training after this epoch.
         kept: The epoch that the final weights come from.
+        compiled: Whether a step runs compiled code; measuring between the epochs does not.
         still: Modules that stay in evaluation mode while the others train.
     """
 
@@ -107,6 +108,7 @@ class Trainer:
     average: WeightAverage | None = None
     stop: bool = False
     kept: int | None = None
+    compiled: bool = False
     still: set[nn.Module] = field(default_factory=set)
     batch: Batch = field(init=False)
     logits: torch.Tensor = field(init=False)
@@ -126,6 +128,10 @@ class Trainer:
         last = [one for one in self.callbacks if isinstance(one, Checkpoint)]
         last += [one for one in self.callbacks if isinstance(one, LogEpochs)]
         self.callbacks = [self._recorder, *(one for one in self.callbacks if one not in last), *last]
+        self._network: Any = self.model
+        if self.compiled:
+            check_compiler()
+            self._network = torch.compile(self.model, dynamic=False)  # the last batch of an epoch is smaller
         self._replica = self.model  # what a step calls
         self._exit = contextlib.ExitStack()
         self._begin_epoch()
@@ -185,7 +191,7 @@ class Trainer:
             self._call("on_epoch_begin")
         for module in self.still:
             module.eval()
-        self._replica = replicate(self.model, self.device)
+        self._replica = replicate(self._network, self.device)
         self._since = time.perf_counter()
         images, began = 0, time.perf_counter()
         # Closed at once if a step fails: workers may stand behind it.
@@ -393,7 +399,7 @@ def fit(
         callbacks: What else takes part: averages of the weights (`EMA`, `Lookahead`), `Freeze`, `KeepBest`,
             `EarlyStopping`, `Checkpoint`, or a `Callback` of your own. They are called in this order, a
             Checkpoint last.
-        execution: Precision and memory format; `measure_execution` finds the fastest.
+        execution: Precision and memory format, which `measure_execution` finds, and whether to compile.
         device: "auto", "cpu", "cuda", "cuda:1" or "mps".
         seed: Of order, augmentation, mixing, dropout and the held-out images.
         verbose: Log a line for each epoch, and show it on stdout if nothing else listens to the log.
@@ -425,6 +431,7 @@ def fit(
         objective=objective if isinstance(objective, Objective) else Objective(loss=objective),
         precision=distributed.agreed(choose_precision(execution.precision, torch_device)),
         memory_format=layout,
+        compiled=execution.compiled,
         device=torch_device,
         seed=seed,
         trained=trained,
