@@ -105,7 +105,7 @@ def _split(arrays: dict[str, np.ndarray], x: str, y: str, path: Path) -> Split:
         )
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
-    if np.issubdtype(labels.dtype, np.integer) and len(labels):
+    if np.issubdtype(labels.dtype, np.integer) and labels.size:
         for label in (int(labels.min()), int(labels.max())):
             if not 0 <= label <= _HIGHEST_LABEL:
                 raise InputError(f"{path} has the label {label} in {y}; labels number the classes, from 0 on")

@@ -196,8 +196,8 @@ class Columns:
 
     def add_choices(self, name: str, values: pd.Series, choices: tuple[str, ...]) -> None:
         """Add words of a closed list as their place in it plus one; 0 for any other word."""
-        codes = pd.Categorical(values, categories=["", *choices]).codes
-        self.add(name, np.maximum(np.asarray(codes), 0).astype(np.uint8))
+        places = {choice: place for place, choice in enumerate(choices, 1)}
+        self.add(name, np.array([places.get(value, 0) for value in values], np.uint8))
 
     @property
     def base64(self) -> str:

@@ -296,6 +296,11 @@ def _csv(path: Path, columns: tuple[str, ...]) -> pd.DataFrame | None:
         table = pd.read_csv(path)
         if missing := [column for column in columns if column not in table]:
             raise ValueError(f"it has no column {', '.join(missing)}")
+        for column in columns:
+            if table[column].dtype.kind not in "iuf":
+                raise ValueError(f"its column {column} holds something else than numbers")
+        if not np.isfinite(table[columns[0]]).all():
+            raise ValueError(f"its column {columns[0]} has a gap")
         return table
 
     table = _read(path, read)
@@ -315,18 +320,46 @@ def _arrays(path: Path) -> Mapping[str, np.ndarray]:
 
 def _samples(path: Path) -> Samples | None:
     arrays = _arrays(path)
-    samples = Samples(**{name: arrays[name] for name in ("images", "labels", "augmented", "augmented_one")})
+    samples = Samples(
+        images=_pixels(arrays, "images"), labels=_numbers(arrays, "labels"),
+        augmented=_pixels(arrays, "augmented"), augmented_one=_pixels(arrays, "augmented_one"),
+    )  # fmt: skip
     return samples if len(samples.images) else None
 
 
 def _pictures(path: Path) -> Pictures:
     arrays = _arrays(path)
-    needed = {name: arrays[name] for name in ("thumbnails", "train_rows", "train_thumbnails")}
-    return Pictures(**needed, maps_predicted=arrays.get("maps_predicted"), maps_true=arrays.get("maps_true"))
+    return Pictures(
+        _pixels(arrays, "thumbnails"), _numbers(arrays, "train_rows"), _pixels(arrays, "train_thumbnails"),
+        *(_maps(arrays, name) if name in arrays else None for name in ("maps_predicted", "maps_true")),
+    )  # fmt: skip
 
 
 def _probability(path: Path) -> np.ndarray:
-    return _arrays(path)["probability"]
+    return _of(_arrays(path), "probability", "f", 2, "(epochs, images) of floats")
+
+
+def _of(arrays: Mapping[str, np.ndarray], name: str, kinds: str, dimensions: int, wanted: str) -> np.ndarray:
+    """Return an array of the file, or raise ValueError if it is of another kind."""
+    array = arrays[name]
+    if array.dtype.kind not in kinds or array.ndim != dimensions:
+        raise ValueError(f"{name} is {array.dtype} {array.shape}, not {wanted}")
+    return array
+
+
+def _pixels(arrays: Mapping[str, np.ndarray], name: str) -> np.ndarray:
+    array = _of(arrays, name, "u", 4, "(N, h, w, 3) of bytes")
+    if array.dtype != np.uint8 or array.shape[3] != 3:
+        raise ValueError(f"{name} is {array.dtype} {array.shape}, not (N, h, w, 3) of bytes")
+    return array
+
+
+def _numbers(arrays: Mapping[str, np.ndarray], name: str) -> np.ndarray:
+    return _of(arrays, name, "iu", 1, "(N,) of integers")
+
+
+def _maps(arrays: Mapping[str, np.ndarray], name: str) -> np.ndarray:
+    return _of(arrays, name, "f", 3, "(N, h, w) of floats")
 
 
 def _explained(path: Path) -> dict[str, ExplainedImages]:
@@ -334,12 +367,16 @@ def _explained(path: Path) -> dict[str, ExplainedImages]:
     found = {}
     for name in sorted({key.split("/")[0] for key in arrays}):
         maps: dict[str, dict[str, np.ndarray]] = {}
-        for key, array in arrays.items():
+        for key in arrays:
             if key.startswith(f"{name}/") and key.endswith(("/predicted", "/label")):
                 layer, target = key.removeprefix(f"{name}/").rsplit("/", 1)
-                maps.setdefault(layer, {})[target] = array
-        if len(arrays[f"{name}/index"]):  # a model without mistakes has no maps of them
-            found[name] = ExplainedImages(arrays[f"{name}/index"], arrays[f"{name}/images"], maps)
+                maps.setdefault(layer, {})[target] = _maps(arrays, key)
+        index, images = _numbers(arrays, f"{name}/index"), _pixels(arrays, f"{name}/images")
+        shown = [images, *(raw for by_target in maps.values() for raw in by_target.values())]
+        if any(len(array) != len(index) for array in shown):
+            raise ValueError(f"the arrays of {name} are of different lengths")
+        if len(index):  # a model without mistakes has no maps of them
+            found[name] = ExplainedImages(index, images, maps)
     return found
 
 
