@@ -16,8 +16,8 @@ from sightline.data import Dataset, ImageFiles, Split, load_data
 from sightline.errors import InputError
 from sightline.models import to_float
 from sightline.predictions import predict
-from sightline.predictions.features import cached_features
-from sightline.training import probe
+from sightline.predictions.features import cached_features, frozen_features
+from sightline.training import fold_probabilities, probe
 
 
 class Net(nn.Module):
@@ -193,3 +193,38 @@ def test_models_without_a_fitting_last_layer_are_refused(shapes):
     convolution = nn.Sequential(nn.Conv2d(3, 10, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     with pytest.raises(InputError, match="linear layer"):
         sl.probe(convolution, shapes, cache=None)
+
+
+def test_the_folds_of_given_features_are_those_of_the_probe(shapes):
+    model = net(10)
+    expected = probe(model, shapes, folds=3, strengths=(1e-2,), cache=None, device="cpu").out_of_fold
+    with torch.no_grad():
+        features = net(10).body(to_float(shapes.train.images)).numpy()
+    found = fold_probabilities(features, shapes.train.labels, classes=10, folds=3, strengths=(1e-2,))
+    np.testing.assert_allclose(found, expected.probabilities, atol=1e-4)
+    with pytest.raises(InputError, match=r"features are \(5, 96\); 300 labels need"):
+        fold_probabilities(features[:5], shapes.train.labels, classes=10)
+
+
+def test_frozen_features_are_of_enlarged_pictures_and_kept(shapes, tmp_path, monkeypatch):
+    seen = []
+
+    def small(name: str, data: Dataset, **options) -> nn.Module:
+        made = net(data.num_classes)
+        made.register_forward_pre_hook(lambda module, inputs: seen.append(tuple(inputs[0].shape)))
+        return made
+
+    monkeypatch.setattr("sightline.predictions.features.create_model", small)
+    few = dataclasses.replace(
+        shapes, train=shapes.train.take(np.arange(7)), test=shapes.test.take(np.arange(4))
+    )
+    test, train = frozen_features(few, cache=tmp_path, device="cpu")
+    assert (test.shape, train.shape) == ((4, 96), (7, 96))
+    large = nn.functional.interpolate(to_float(few.test.images), (128, 128), mode="bilinear")
+    with torch.no_grad():
+        np.testing.assert_allclose(test, net(10).body(large).numpy(), atol=1e-5)
+    assert {shape[2:] for shape in seen} == {(128, 128)}
+    count = len(seen)
+    again = frozen_features(few, cache=tmp_path, device="cpu")
+    np.testing.assert_array_equal(again[1], train)
+    assert len(seen) - count == 2  # the head is looked for by one image of each split

@@ -102,6 +102,8 @@ class Evidence:
         train: Predictions on the training split, by the model that was trained on it.
         features: (N, D) of the test split.
         train_features: (N_train, D) of the training split.
+        frozen: (N, D) of the test split, by a network that has not learned from the labels of this data.
+        train_frozen: (N_train, D) the same of the training split.
         tta: (V, N, C) probabilities of V versions of each test image (test-time augmentation), the image
             itself first.
         others: (R, N, C) probabilities by R other models, of other seeds say; where they and this one differ,
@@ -121,6 +123,8 @@ class Evidence:
     train: Predictions | None = None
     features: np.ndarray | None = None
     train_features: np.ndarray | None = None
+    frozen: np.ndarray | None = None
+    train_frozen: np.ndarray | None = None
     tta: np.ndarray | None = None
     others: np.ndarray | None = None
     maps: np.ndarray | None = None
@@ -136,6 +140,8 @@ class Evidence:
             "train": (_length(self.train), train),
             "features": (_length(self.features), test),
             "train_features": (_length(self.train_features), train),
+            "frozen": (_length(self.frozen), test),
+            "train_frozen": (_length(self.train_frozen), train),
             "tta": (None if self.tta is None else self.tta.shape[1], test),
             "others": (None if self.others is None else self.others.shape[1], test),
             "maps": (_length(self.maps), test),

@@ -44,13 +44,14 @@ def analyze(run: Path, trust: tuple[str, ...], device: str, as_json: bool, quiet
 @click.option(
     "--folds",
     type=click.IntRange(min=2),
-    help="Also judge training labels by this many models that have not seen them.",
+    help="Also judge training labels by a probe on frozen features, in so many folds.",
 )
 @click.option(
     "--folds-recipe",
     metavar="NAME_OR_FILE",
-    help="Recipe that those models are trained by  [default: the run's own]",
+    help="Judge them by a model per fold, trained by this recipe, instead.",
 )
+@click.option("--backbone", metavar="NAME", help="Network of those features  [default: efficientnet_lite0]")
 @click.option(
     "--other",
     "others",
@@ -68,6 +69,7 @@ def audit(
     run: Path,
     folds: int | None,
     folds_recipe: str | None,
+    backbone: str | None,
     others: tuple[Path, ...],
     trust: tuple[str, ...],
     device: str,
@@ -82,8 +84,10 @@ def audit(
     from sightline.runs import audit_run, load_run, report_run
 
     opened = load_run(run, trust=trust)
+    how: dict[str, Any] = {"folds": folds or 0, "folds_recipe": folds_recipe, "others": others}
+    how |= {"backbone": backbone} if backbone else {}
     with hold(opened.folder), log_shown(to_stderr=as_json, quiet=quiet):
-        found = audit_run(opened, folds=folds or 0, folds_recipe=folds_recipe, others=others, device=device)
+        found = audit_run(opened, **how, device=device)
         page = report_run(opened)
     emit({**found.result.to_dict(), "report": str(page)}, as_json=as_json)
     if not as_json:

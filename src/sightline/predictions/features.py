@@ -5,6 +5,7 @@
 Two images with alike features look alike to the model, whatever their pixels say.
 
 `cached_features` keeps them on disk by weights and picture: what was seen once is not computed again.
+`frozen_features` are those of a pretrained network that has not learned from the labels of the data.
 """
 
 from __future__ import annotations
@@ -22,10 +23,11 @@ import torch
 from torch import nn
 
 from sightline import logs
-from sightline.data import ImageFiles, Split
+from sightline.data import Dataset, ImageFiles, Split
 from sightline.errors import InputError
 from sightline.files import write_atomic
-from sightline.models import device_of, evaluating, to_float
+from sightline.models import choose_device, create_model, device_of, evaluating, to_float
+from sightline.models.backbones import LITE0
 from sightline.models.layers import layer_name
 from sightline.models.weights import state_hash
 from sightline.predictions.inference import predict
@@ -33,6 +35,7 @@ from sightline.predictions.table import Predictions
 
 log = logging.getLogger(__name__)
 
+_SIDE = 128  # pixels that a smaller picture is enlarged to, for networks that learned from photographs
 _BLOCK = 256  # pictures whose features are written at once: so much is lost at most when a run is stopped
 
 
@@ -125,6 +128,60 @@ def cache_folder() -> Path:
     import pooch  # slow to import
 
     return Path(os.environ.get("SIGHTLINE_CACHE") or pooch.os_cache("sightline")) / "features"
+
+
+class _Enlarged(nn.Module):
+    """A network behind an enlargement of its images to `size`, (height, width)."""
+
+    def __init__(self, net: nn.Module, size: tuple[int, int]) -> None:
+        super().__init__()
+        self.net, self.size = net, size
+
+    def extra_repr(self) -> str:
+        return f"size={self.size}"  # the cache tells by it that features are of another size
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.net(nn.functional.interpolate(images, self.size, mode="bilinear", align_corners=False))
+
+
+def frozen_features(
+    data: Dataset,
+    *,
+    backbone: str = LITE0,
+    cache: str | Path | None = "auto",
+    device: str = "auto",
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the features of the test images (N, D) and of the training images (N_train, D), float32.
+
+    They are those of a pretrained network that has seen neither the images nor their labels: what they say of
+    a label is a witness apart from the model. Small pictures are enlarged to a side of 128 pixels first.
+
+    Args:
+        data: With pictures.
+        backbone: As `create_model` takes it.
+        cache: As of `probe`.
+        device: "auto", "cpu", "cuda" and so on.
+
+    Raises:
+        InputError: The data has no pictures, or the backbone's weights cannot be had.
+        MissingExtraError: The backbone's package is not installed.
+    """
+    height, width = data.image_size
+    if not height * width:
+        raise InputError(f"data set {data.name!r} has no pictures, which features of {backbone} are taken of")
+    model = create_model(backbone, data)
+    if min(height, width) < _SIDE:
+        scale = _SIDE / min(height, width)
+        model = _Enlarged(model, (round(scale * height), round(scale * width)))
+    model.to(choose_device(device))
+    where = cache_folder() if cache == "auto" else None if cache is None else Path(cache)
+    found = [
+        cached_features(model, split, class_names=data.class_names, cache=where)
+        if len(split)
+        else np.zeros((0, 0), np.float32)
+        for split in (data.test, data.train)
+    ]
+    return found[0], found[1].reshape(len(data.train), found[0].shape[1])
 
 
 def cached_features(

@@ -3,7 +3,8 @@
     audit = sightline.audit_run("runs/latest")
     audit.table("fixes")
 
-With folds, models that are trained without a part of the training images judge the labels of that part.
+With folds, the labels of each part of the training images are judged by a fit that has not seen it: by a
+probe on the features of a frozen network, or by models that are trained by a recipe.
 """
 
 from __future__ import annotations
@@ -26,15 +27,16 @@ from sightline.audit import Audit, Evidence, make_audit, measure_robustness, wri
 from sightline.audit.result import SplitName
 from sightline.data import Dataset, Split
 from sightline.data.splits import fold_indices
-from sightline.errors import DamagedFileError, InputError
+from sightline.errors import DamagedFileError, InputError, MissingExtraError
 from sightline.files import hold, write_atomic
 from sightline.models import choose_device, choose_precision, to_float
+from sightline.models.backbones import LITE0
 from sightline.predictions import Predictions, predict, predict_corrupted, predict_tta, read_predictions
-from sightline.predictions.features import head_inputs
+from sightline.predictions.features import frozen_features, head_inputs
 from sightline.runs.artifacts import EXPLANATIONS_CARD, GALLERY, OUT_OF_FOLD
 from sightline.runs.explain_files import run_card
 from sightline.runs.run_folder import Run, fit_options, fit_probe, load_run, recipe_model
-from sightline.training import Recipe, describe_epoch, fit, load_recipe
+from sightline.training import Recipe, describe_epoch, fit, fold_probabilities, load_recipe
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +52,7 @@ def audit_run(
     *,
     folds: int = 0,
     folds_recipe: str | Path | Recipe | None = None,
+    backbone: str = LITE0,
     others: Sequence[Run | str | Path] = (),
     device: str = "auto",
     verbose: bool = True,
@@ -58,10 +61,12 @@ def audit_run(
 
     Args:
         run: The run or its folder.
-        folds: Train so many models more, each without one part of the training split, and judge the labels of
-            that part by their predictions; 0 for none.
-        folds_recipe: A name, a file or a recipe that those models are trained by, on the run's data; by
-            default the run's own.
+        folds: Deal the training split out in so many parts, and judge the labels of each by a fit that has
+            not seen it; 0 for none.
+        folds_recipe: A name, a file or a recipe that a model for each part is trained by, on the run's data.
+            By default each is judged by a probe on the features of `backbone`, which takes seconds, or, where
+            that is not installed, by models that are trained by the run's own recipe.
+        backbone: The network whose features are probed, as `create_model` takes it.
         others: Finished runs on the same data, of other seeds say: where they and this one differ, an image
             is ambiguous.
         device: "auto", "cpu", "cuda" and so on.
@@ -74,8 +79,8 @@ def audit_run(
     opened = run if isinstance(run, Run) else load_run(run)
     with logs.shown(verbose), hold(opened.folder):
         answers = other_answers(opened, others) if others else None
-        how = {"folds": folds, "folds_recipe": folds_recipe, "others": answers, "device": device}
-        return keep_audit(opened, opened.data(), **how)
+        how = {"folds": folds, "folds_recipe": folds_recipe, "backbone": backbone, "others": answers}
+        return keep_audit(opened, opened.data(), **how, device=device)
 
 
 def other_answers(run: Run, others: Sequence[Run | str | Path]) -> np.ndarray:
@@ -103,6 +108,7 @@ def keep_audit(
     *,
     folds: int = 0,
     folds_recipe: str | Path | Recipe | None = None,
+    backbone: str = LITE0,
     others: np.ndarray | None = None,
     device: str = "auto",
 ) -> Audit:
@@ -111,8 +117,7 @@ def keep_audit(
     model = run.model().to(chosen, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     unseen = None
     if folds:
-        recipe = recipe_of_folds(run.recipe, folds_recipe)
-        unseen = out_of_fold(recipe, data, folds=folds, device=device)
+        unseen = _by_folds(run, data, folds, folds_recipe, backbone, device)
     elif (run.folder / OUT_OF_FOLD).exists():  # a probe has left it
         unseen = _left_by_probe(run, data)
     evidence, true_maps = gather(run, model, data, device=chosen, unseen=unseen, others=others)
@@ -122,6 +127,23 @@ def keep_audit(
     causes = [f"{one.cause} {one.count}" for one in found.error_budget.causes if one.count]
     log.info("audit: %s; %d fixes", ", ".join(causes) or "no mistakes", len(found.fixes))
     return found
+
+
+def _by_folds(
+    run: Run, data: Dataset, folds: int, recipe: str | Path | Recipe | None, backbone: str, device: str
+) -> np.ndarray:
+    """Probabilities (N_train, C) of each training image by a fit that has not seen it."""
+    if recipe is None:
+        try:
+            frozen = frozen_features(data, backbone=backbone, device=device)[1]
+        except MissingExtraError as error:
+            log.info("folds: by models of the run's own recipe, as there is no %s (%s)", backbone, error)
+        else:
+            log.info("folds: a probe on the frozen features of %s", backbone)
+            seed, groups = run.recipe.training.seed, data.train.groups
+            options = {"classes": data.num_classes, "folds": folds, "groups": groups, "seed": seed}
+            return fold_probabilities(frozen, data.train.labels, **options)
+    return out_of_fold(recipe_of_folds(run.recipe, recipe), data, folds=folds, device=device)
 
 
 def _left_by_probe(run: Run, data: Dataset) -> np.ndarray:

@@ -13,6 +13,7 @@ from .execution import measure_execution as measure_execution
 from .history import History as History
 from .history import describe_epoch as describe_epoch
 from .linear_probe import Probe as Probe
+from .linear_probe import fold_probabilities as fold_probabilities
 from .linear_probe import probe as probe
 from .lr_finder import find_learning_rate as find_learning_rate
 from .lr_range_test import LR_RULES as LR_RULES

@@ -127,6 +127,42 @@ def probe(
     return Probe(pair[1], chosen, best, losses, len(parts), history)
 
 
+def fold_probabilities(
+    features: np.ndarray,
+    labels: np.ndarray,
+    *,
+    classes: int,
+    folds: int = 5,
+    groups: np.ndarray | None = None,
+    strengths: Sequence[float] = STRENGTHS,
+    seed: int = 0,
+) -> np.ndarray:
+    """Return the probabilities (N, C) of each row by a logistic regression that was fitted without its part.
+
+    Args:
+        features: (N, D), of a network that has not learned from these labels.
+        labels: (N,) integers from 0 on.
+        classes: C.
+        folds: Parts of like classes, of which each is held out once.
+        groups: (N,), none is in two folds.
+        strengths: As of `probe`.
+        seed: Of the folds.
+
+    Raises:
+        InputError: Another number of rows, or folds that do not fit.
+    """
+    _check(folds, strengths, "none")
+    if features.ndim != 2 or len(features) != len(labels):
+        raise InputError(f"features are {features.shape}; {len(labels)} labels need ({len(labels)}, D)")
+    with logs.stage("logistic regression"), threadpoolctl.threadpool_limits(1):
+        parts = fold_indices(labels, folds, seed=seed, groups=groups, rare=True)
+        _, best, unseen = _chosen(features, labels, parts, strengths, weights="none", classes=classes)
+    right = 100 * (unseen.argmax(axis=1) == labels).mean()
+    log.info("probe on %d features by %d folds, C = %g: accuracy %.2f %% out of fold",
+             *(features.shape[1], len(parts), best, right))  # fmt: skip
+    return unseen
+
+
 def _check(folds: int, strengths: Sequence[float], class_weights: str) -> None:
     if folds < 2:
         raise InputError(f"folds is {folds}; cross-validation needs 2 or more")
