@@ -29,6 +29,7 @@ from sightline.training import (
     Callback,
     Checkpoint,
     EarlyStopping,
+    FineTune,
     Freeze,
     History,
     KeepBest,
@@ -41,6 +42,7 @@ from sightline.training import (
     triangle,
 )
 from sightline.training.checkpoint import load_checkpoint
+from sightline.training.optimizers import layer_depths
 
 
 def published_training(model, batches, *, lr_per_1024, decay_per_1024, epochs, batch_size) -> None:
@@ -415,3 +417,58 @@ def test_patience_counts_from_the_best_epoch_by_the_metric():
     assert stopping.state_dict() == {"macro_f1": 0.7, "epoch": 2}
     with pytest.raises(SightlineError, match="metric 'acuracy' cannot be watched; did you mean 'accuracy'"):
         KeepBest(metric="acuracy")
+
+
+def _tuned(model: nn.Module, **settings):
+    """Train for two epochs with `FineTune`; return the state before, after one epoch, and after two."""
+    data, states = make_data(), [state(model)]
+
+    class Keep(Callback):
+        def on_epoch_end(self, trainer):
+            states.append(state(trainer.model))
+
+    fit(model, data, epochs=2, batch_size=16, callbacks=[FineTune(**settings), Keep()], **QUIET)
+    return states
+
+
+def test_the_head_trains_first_alone_and_statistics_of_the_body_stay_meanwhile():
+    model = make_model(make_data())
+    before, first, second = _tuned(model, head_epochs=1)
+    head = next(reversed(dict(model.named_parameters()))).rpartition(".")[0]
+    fixed = {name for name, p in make_model(make_data()).named_parameters() if not p.requires_grad}
+    for name, tensor in before.items():
+        if name in fixed or name.startswith("normalize"):
+            continue
+        moved = not torch.equal(tensor, first[name])
+        assert moved == name.startswith(f"{head}."), name
+        if tensor.is_floating_point():
+            assert not torch.equal(first[name], second[name]), name
+    assert {name for name, p in model.named_parameters() if not p.requires_grad} == fixed
+
+
+def test_the_first_blocks_stay_as_they_are_for_good():
+    model = make_model(make_data())
+    depths = layer_depths(model)
+    blocks = max(depths.values())
+    before, _, after = _tuned(model, head_epochs=0, frozen=0.5)
+    assert blocks > 2
+    for name, depth in depths.items():
+        if model.get_parameter(name).requires_grad:
+            assert torch.equal(before[name], after[name]) == (depth > blocks - int(0.5 * blocks)), name
+
+
+@pytest.mark.parametrize("killed_after", [1, 4])
+def test_fine_tuning_goes_on_bit_for_bit_across_its_phases(tmp_path, killed_after):
+    data = make_data()
+    options = {"epochs": 2, "batch_size": 16, "optimizer": sgd(layer_decay=0.7), **QUIET}
+
+    def callbacks(*more):
+        return [FineTune(head_epochs=1, frozen=0.3), EMA(decay=0.9), *more]
+
+    whole, killed = make_model(data), make_model(data)
+    fit(whole, data, callbacks=callbacks(), **options)
+    with pytest.raises(Killed):
+        fit(killed, data, callbacks=callbacks(DieAfter(killed_after), at_every_step(tmp_path)), **options)
+    resumed = make_model(data)
+    fit(resumed, data, callbacks=callbacks(at_every_step(tmp_path, resume=True)), **options)
+    assert_same(state(whole), state(resumed))

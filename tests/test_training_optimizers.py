@@ -9,8 +9,16 @@ from torch import nn
 from training_cases import QUIET, make_data, make_model
 
 from sightline.errors import InputTypeError
-from sightline.training import Freeze, adamw, constant, fit, load_recipe, muon, sgd
-from sightline.training.optimizers import OPTIMIZERS, Muon, orthogonalize, set_lr
+from sightline.models.resnet import resnet18
+from sightline.training import Freeze, adam, adamw, constant, fit, load_recipe, muon, sgd
+from sightline.training.optimizers import (
+    OPTIMIZERS,
+    Muon,
+    build_optimizer,
+    layer_depths,
+    orthogonalize,
+    set_lr,
+)
 
 
 def make_net(channels_last: bool = False) -> nn.Sequential:
@@ -176,3 +184,33 @@ def test_an_optimizer_of_ones_own_keeps_the_ratios_of_its_learning_rates():
         torch.testing.assert_close(by_factor.state_dict()[name], value, msg=name)
     with pytest.raises(InputTypeError, match="optimizer: the function returned a list; it takes a model and"):
         fit(own, data, optimizer=lambda model: [], **QUIET)
+
+
+def test_blocks_are_numbered_from_the_head_and_rates_fall_by_a_constant_factor():
+    model = resnet18(3)
+    depths = layer_depths(model)
+    assert depths["fc.weight"] == depths["fc.bias"] == 0
+    assert depths["layer4.1.conv2.weight"] == 1
+    assert depths["layer1.0.conv1.weight"] == 8
+    assert depths["conv1.weight"] == depths["bn1.bias"] == 9
+    for make in (sgd, adam, adamw):
+        optimizer = build_optimizer(make(layer_decay=0.5, weight_decay=0.1), model)
+        set_lr(optimizer, 0.8, None)
+        rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+        for name, parameter in model.named_parameters():
+            assert rates[id(parameter)] == pytest.approx(0.8 * 0.5 ** depths[name])
+        assert {group["weight_decay"] for group in optimizer.param_groups} == {0.1}
+
+
+def test_rates_that_fall_with_depth_and_those_of_normalisation_multiply():
+    model = resnet18(3)
+    optimizer = build_optimizer(sgd(layer_decay=0.5, bias_lr_factor=4.0, weight_decay=0.1), model)
+    found = {id(p): group for group in optimizer.param_groups for p in group["params"]}
+    group = found[id(dict(model.named_parameters())["layer4.1.bn2.bias"])]
+    assert (group["lr_factor"], group["weight_decay"]) == (2.0, 0.025)
+
+
+def test_a_network_that_numbers_nothing_has_one_block_and_a_head():
+    net = nn.ModuleDict({"stem": nn.Linear(2, 2), "body": nn.Linear(2, 2), "head": nn.Linear(2, 2)})
+    assert list(layer_depths(net).values()) == [1, 1, 1, 1, 0, 0]
+    assert layer_depths(nn.Linear(2, 2)) == {"weight": 0, "bias": 0}

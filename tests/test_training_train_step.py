@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import torch
 from sklearn.utils.class_weight import compute_class_weight
+from torch import nn
 from training_cases import QUIET, make_data, make_model, state
 
 from sightline.data import Split
 from sightline.errors import InputError
 from sightline.training import Objective, constant, fit, load_recipe
-from sightline.training.train_step import balanced_weights, log_prior
+from sightline.training.train_step import balanced_weights, log_prior, mixup, train_step
 
 LABELS = np.repeat([0, 1, 2], [40, 8, 2])
 
@@ -98,3 +99,23 @@ def test_equal_weights_and_a_flat_prior_train_to_the_same_weights():
         torch.testing.assert_close(state(models[1])[key], tensor, rtol=1e-4, atol=1e-5)
     losses = [history.epochs[0]["train_loss"] for history in histories]
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)  # the history has the plain loss
+
+
+@pytest.mark.parametrize("parts", [2, 3, 7, 50])
+def test_a_batch_in_parts_has_the_loss_and_the_gradient_of_the_whole(parts):
+    torch.manual_seed(0)
+    images, labels = torch.rand(10, 3, 4, 4), torch.arange(10) % 3
+    mixed = mixup(alpha=1.0)(images, np.random.default_rng(0))
+    objective = Objective(label_smoothing=0.1, l1=1e-3, class_weights=(1.0, 2.0, 0.5))
+    results = []
+    for number in (1, parts):
+        torch.manual_seed(1)
+        model = nn.Sequential(nn.Flatten(), nn.Linear(48, 3))
+        optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+        loss, logits = train_step(
+            model, optimizer, mixed.images, labels,
+            precision="float32", objective=objective, mixed=mixed, weight=0.7, parts=number,
+        )  # fmt: skip
+        results.append((loss, logits, model[1].weight, model[1].bias))
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other)

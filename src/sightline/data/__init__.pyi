@@ -14,6 +14,8 @@ from .loaders import Batch as Batch
 from .loaders import ResidentBatches as ResidentBatches
 from .loaders import StreamedBatches as StreamedBatches
 from .loaders import preview_augmentation as preview_augmentation
+from .photo_augment import OnDevice as OnDevice
+from .photo_augment import PhotoAugmentation as PhotoAugmentation
 from .shapes.truth import PlantedTruth as PlantedTruth
 
 __all__ = [
@@ -23,6 +25,8 @@ __all__ = [
     "Batch",
     "Dataset",
     "ImageFiles",
+    "OnDevice",
+    "PhotoAugmentation",
     "PlantedTruth",
     "ResidentBatches",
     "Split",

@@ -21,9 +21,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from sightline.data.augment import Augmentation, Draws, random_generator, reseed
+from sightline.data.augment import Augmentation, random_generator, reseed
 from sightline.data.dataset import Dataset, Split, part_of
 from sightline.data.image_files import ImageFiles
+from sightline.data.photo_augment import OnDevice
 from sightline.errors import DamagedFileError, InputError, SightlineError
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ class StreamedBatches:
     def __init__(
         self,
         split: Split,
-        transform: albumentations.Compose | Augmentation | None,
+        transform: albumentations.Compose | OnDevice | None,
         *,
         batch_size: int,
         fill: Sequence[float],
@@ -115,7 +116,7 @@ class StreamedBatches:
         if isinstance(transform, Augmentation) and transform.engine == "albumentations":
             height, width = split.images.shape[1:3]
             transform = transform.to_albumentations((height, width), fill=fill)
-        if transform is None or isinstance(transform, Augmentation):
+        if transform is None or isinstance(transform, OnDevice):
             self._augmentation, compose = transform or Augmentation(), None
         else:
             self._augmentation, compose = None, copy.deepcopy(transform)
@@ -157,14 +158,14 @@ class StreamedBatches:
                 images = self._finish(pixels.to(self._device, non_blocking=True), indices, draws)
                 yield Batch(images, self._labels[indices].to(self._device), indices.to(self._device))
 
-    def _draw(self, epoch: int) -> Draws | None:
-        """What an Augmentation draws for each image of the split in this epoch, as in `ResidentBatches`."""
+    def _draw(self, epoch: int) -> Any:
+        """What the augmentation draws for each image of the split in this epoch, as in `ResidentBatches`."""
         if self._augmentation is None:
             return None
         height, width = self._pictures.images.shape[1:3]
         return self._augmentation.draw(self._plan.count, (height, width), seed=self._plan.seed, epoch=epoch)
 
-    def _finish(self, pixels: Tensor, indices: Tensor, draws: Draws | None) -> Tensor:
+    def _finish(self, pixels: Tensor, indices: Tensor, draws: Any) -> Tensor:
         """uint8 (B, H, W, 3) to float32 (B, 3, H, W), augmented as drawn for the images at `indices`."""
         if self._augmentation is None or draws is None:
             return pixels.float().div_(255).permute(0, 3, 1, 2)
@@ -257,7 +258,7 @@ class ResidentBatches:
         split: Split,
         *,
         batch_size: int,
-        augmentation: Augmentation | None = None,
+        augmentation: OnDevice | None = None,
         fill: Sequence[float],
         seed: int,
         device: torch.device | str = "cpu",
@@ -297,7 +298,7 @@ class ResidentBatches:
         count, device = self._plan.count, self._images.device
         # Drawn per image, then brought into the order of the epoch: an image's flip alternates
         # wherever in the epoch it comes.
-        draws = self._augmentation.draw(count, self._image_size, seed=self._plan.seed, epoch=epoch)
+        draws: Any = self._augmentation.draw(count, self._image_size, seed=self._plan.seed, epoch=epoch)
         draws, order = draws[order].to(device), order.to(device)
         for step in range(start, len(self)):
             part = self._plan.slice(step)
@@ -312,7 +313,7 @@ class ResidentBatches:
 
 def preview_augmentation(
     data: Dataset,
-    augmentation: Augmentation | albumentations.Compose,
+    augmentation: OnDevice | albumentations.Compose,
     indices: np.ndarray | list[int],
     *,
     seed: int = 0,
@@ -326,7 +327,7 @@ def preview_augmentation(
     (2, 32, 32, 3)
     """
     split = data.train.take(np.asarray(indices))
-    if isinstance(augmentation, Augmentation) and augmentation.engine == "builtin":
+    if isinstance(augmentation, OnDevice) and augmentation.engine == "builtin":
         batches = ResidentBatches(
             split,
             augmentation=augmentation,

@@ -65,7 +65,11 @@ ARTIFACTS: dict[str, Artifact] = {
         Artifact(HISTORY, "a row per epoch"),
         Artifact(STEPS, "a row per training step"),
         Artifact(DYNAMICS, "margin and probability of each training image in each epoch"),
-        Artifact(OUT_OF_FOLD, "of a probe: each training image by a fit that has not seen it", SCHEMA),
+        Artifact(
+            OUT_OF_FOLD,
+            "of a probe, or of a head that began as one: each training image by a fit that has not seen it",
+            SCHEMA,
+        ),
         Artifact(MODEL_CARD, "how to make the network that the weights belong to", SCHEMA),
         Artifact(WEIGHTS, "the trained weights"),
         Artifact(PREDICTIONS, "label and logits of each test image", SCHEMA),

@@ -253,12 +253,25 @@ def _train(run: Run, data: Dataset, *, device: str, callbacks: Sequence[Callback
             log.warning(line)
     if training.method == "probe":
         return distributed.leader_does(lambda: _keep_probe(run, model, data, device))
+    if training.head == "probe" and not (run.folder / CHECKPOINT).exists():
+        distributed.leader_does(lambda: _keep_head(run, model, data, device))
     options = fit_options(recipe, data)
     checkpoint = Checkpoint(run.folder / CHECKPOINT, resume=True)
     options["callbacks"] += [*callbacks, _SaveHistory(run.folder), LogEpochs(), checkpoint]
     history = fit(model, data, **options, device=device, verbose=False)
     distributed.leader_does(lambda: _keep(run, model, data, history))
     return history
+
+
+def _keep_head(run: Run, model: nn.Module, data: Dataset, device: str) -> None:
+    """Fit the last layer to the frozen features; keep what it believes of images that it has not seen.
+
+    The other processes take the weights of process 0 when their training begins.
+    """
+    found = fit_probe(run.recipe, model, data, device=device)
+    write_predictions(run.folder / OUT_OF_FOLD, found.out_of_fold)
+    share = 100 * found.predictions.correct.mean()
+    log.info("the training starts from this head, which is right on %.2f %% of the test images", share)
 
 
 def _keep_probe(run: Run, model: nn.Module, data: Dataset, device: str) -> History:

@@ -369,6 +369,7 @@ def fit_options(recipe: Recipe, data: Dataset, *, choosing: bool = True) -> dict
     return {
         "epochs": training.epochs,
         "batch_size": training.batch_size,
+        "parts": training.parts,
         "optimizer": recipe.make_optimizer(),
         "schedule": schedule,
         "momentum": momentum,

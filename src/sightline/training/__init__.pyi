@@ -3,6 +3,7 @@ from .callbacks import EMA as EMA
 from .callbacks import WEIGHT_AVERAGES as WEIGHT_AVERAGES
 from .callbacks import Callback as Callback
 from .callbacks import EarlyStopping as EarlyStopping
+from .callbacks import FineTune as FineTune
 from .callbacks import Freeze as Freeze
 from .callbacks import KeepBest as KeepBest
 from .callbacks import LogEpochs as LogEpochs
@@ -60,6 +61,7 @@ __all__ = [
     "EarlyStopping",
     "Execution",
     "Figures",
+    "FineTune",
     "Freeze",
     "History",
     "KeepBest",

@@ -36,8 +36,9 @@ from sightline import distributed
 from sightline.distributed import average_statistics, fill_gaps
 from sightline.errors import InputError, nearest
 from sightline.predictions.training_dynamics import Dynamics
-from sightline.signatures import BelowOne, Count, CountOrZero, NonNegative
+from sightline.signatures import BelowOne, Count, CountOrZero, NonNegative, Share
 from sightline.training.history import describe_epoch
+from sightline.training.optimizers import layer_depths
 
 if TYPE_CHECKING:
     from sightline.training.trainer import Trainer
@@ -249,7 +250,7 @@ class Freeze(Callback):
 
     def on_train_begin(self, trainer: Trainer) -> None:
         self._chosen, self._epoch = self.check(trainer.model), 0
-        self._norms = {name: _norms_in(trainer.model, name) for name in self.epochs}
+        self._norms = {name: list(_norms_in(trainer.model, name).values()) for name in self.epochs}
         self._still = trainer.still
         trainer.finally_do(lambda: self._set(-1))
 
@@ -274,15 +275,64 @@ class Freeze(Callback):
         self._set(state["epoch"])  # an epoch that is resumed in its midst does not begin again
 
 
-def _norms_in(model: nn.Module, name: str) -> list[nn.Module]:
-    """Return the modules with running statistics of a layer."""
-    return [
-        module
+class FineTune(Callback):
+    """Train the last layer alone at first, then the blocks above the first ones, which stay as they are.
+
+    A new head sends large gradients into the body and undoes what it has learnt before (Kumar et al. 2022,
+    arXiv:2202.10054). The first blocks know edges and colours, which serve any pictures, and cost the most:
+    where they are frozen the backward pass ends above them. What is frozen takes neither gradient nor weight
+    decay, and normalises with the running statistics that it came with.
+
+    Args:
+        head_epochs: Epochs that train the head alone.
+        frozen: Share of the blocks, from the first on, that never train; see `layer_depths`.
+    """
+
+    def __init__(self, *, head_epochs: CountOrZero = 1, frozen: Share = 0.0) -> None:
+        self.head_epochs, self.frozen = head_epochs, frozen
+
+    def on_train_begin(self, trainer: Trainer) -> None:
+        depths, model = layer_depths(trainer.model), trainer.model
+        self._still, self._epoch = trainer.still, 0
+        self._trained = [(p, depths[name]) for name, p in model.named_parameters() if p.requires_grad]
+        self._norms = [(m, depths.get(f"{name}.weight", 1)) for name, m in _norms_in(model, "").items()]
+        blocks = max(depths.values(), default=0)
+        self._deepest = blocks - int(self.frozen * blocks)
+        trainer.finally_do(self._thaw)
+
+    def on_epoch_begin(self, trainer: Trainer) -> None:
+        self._set(trainer.epoch)
+
+    def _set(self, epoch: int) -> None:
+        self._epoch = epoch
+        self._train_down_to(0 if epoch < self.head_epochs else self._deepest)
+
+    def _thaw(self) -> None:
+        self._train_down_to(max((depth for _, depth in self._trained), default=0))
+
+    def _train_down_to(self, deepest: int) -> None:
+        for parameter, depth in self._trained:
+            parameter.requires_grad_(depth <= deepest)
+        for module, depth in self._norms:
+            (self._still.discard if depth <= deepest else self._still.add)(module)
+            module.train(depth <= deepest)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"epoch": self._epoch}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._set(state["epoch"])
+
+
+def _norms_in(model: nn.Module, name: str) -> dict[str, nn.Module]:
+    """Return the modules with running statistics of a layer by name, of the whole network for ""."""
+    return {
+        key: module
         for key, module in model.named_modules()
-        if (key == name or key.startswith(f"{name}."))
+        if (not name or key == name or key.startswith(f"{name}."))
         and isinstance(module, nn.modules.batchnorm._NormBase)
         and module.track_running_stats
-    ]
+    }
 
 
 WATCHED = {"loss": -1, "accuracy": 1, "balanced_accuracy": 1, "macro_f1": 1}

@@ -24,7 +24,7 @@ import torch
 from torch import nn
 
 from sightline import distributed
-from sightline.data import Augmentation, Dataset, ResidentBatches, StreamedBatches
+from sightline.data import Dataset, OnDevice, ResidentBatches, StreamedBatches
 from sightline.data.loaders import Batch
 from sightline.errors import DivergedError, InputError
 from sightline.models import choose_device, choose_memory_format, choose_precision
@@ -58,7 +58,7 @@ class Copies:
     optimizer: OptimizerSource
     data: Dataset
     batch_size: int
-    augmentation: Augmentation | albumentations.Compose | None
+    augmentation: OnDevice | albumentations.Compose | None
     mix: Mix | None
     device: torch.device
     memory_format: torch.memory_format
@@ -202,7 +202,7 @@ def find_learning_rate(
     *,
     batch_size: int = 128,
     optimizer: OptimizerFactory | torch.optim.Optimizer | None = None,
-    augmentation: Augmentation | albumentations.Compose | None = None,
+    augmentation: OnDevice | albumentations.Compose | None = None,
     mix: Mix | None = None,
     objective: Objective | Loss | None = None,
     execution: Execution | None = None,

@@ -9,6 +9,8 @@ The learning rate belongs to the schedule, which sets it before each step.
 
 from __future__ import annotations
 
+import re
+from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
@@ -16,7 +18,7 @@ import torch
 from torch import nn
 
 from sightline.errors import InputTypeError
-from sightline.signatures import BelowOne, Count, NonNegative, Positive
+from sightline.signatures import BelowOne, Count, Decay, NonNegative, Positive
 
 OptimizerFactory = Callable[[nn.Module], torch.optim.Optimizer]
 
@@ -27,15 +29,17 @@ def sgd(
     nesterov: bool = False,
     weight_decay: NonNegative = 0.0,
     bias_lr_factor: Positive = 1.0,
+    layer_decay: Decay = 1.0,
 ) -> OptimizerFactory:
     """SGD with momentum; weight_decay is L2 regularisation of every trained parameter.
 
     bias_lr_factor: learning rate of normalisation (BatchNorm's biases, and scales if they train) in units
     of that of the rest; its weight decay is divided by it, so that decay per step stays equal.
+    layer_decay: the learning rate of each block in units of the one after it, see :func:`layer_depths`.
     """
 
     def make(model: nn.Module) -> torch.optim.Optimizer:
-        groups = _groups(model, weight_decay, bias_lr_factor)
+        groups = _groups(model, weight_decay, bias_lr_factor, layer_decay)
         return torch.optim.SGD(groups, lr=1.0, momentum=momentum, nesterov=nesterov)
 
     return make
@@ -129,31 +133,96 @@ def orthogonalize(matrix: torch.Tensor, *, steps: int = 5) -> torch.Tensor:
 
 
 def adam(
-    *, beta1: BelowOne = 0.9, beta2: BelowOne = 0.999, eps: Positive = 1e-8, weight_decay: NonNegative = 0.0
+    *,
+    beta1: BelowOne = 0.9,
+    beta2: BelowOne = 0.999,
+    eps: Positive = 1e-8,
+    weight_decay: NonNegative = 0.0,
+    layer_decay: Decay = 1.0,
 ) -> OptimizerFactory:
-    """Adam (Kingma & Ba 2014); weight_decay is an L2 term in the gradient."""
-    return lambda model: torch.optim.Adam(_groups(model, weight_decay), lr=1.0, betas=(beta1, beta2), eps=eps)
-
-
-def adamw(
-    *, beta1: BelowOne = 0.9, beta2: BelowOne = 0.999, eps: Positive = 1e-8, weight_decay: NonNegative = 0.01
-) -> OptimizerFactory:
-    """AdamW (Loshchilov & Hutter 2017); weight_decay is decoupled, in units of the learning rate."""
-    return lambda model: torch.optim.AdamW(
-        _groups(model, weight_decay), lr=1.0, betas=(beta1, beta2), eps=eps
+    """Adam (Kingma & Ba 2014); weight_decay is an L2 term in the gradient. layer_decay: as of `sgd`."""
+    return lambda model: torch.optim.Adam(
+        _groups(model, weight_decay, layer_decay=layer_decay), lr=1.0, betas=(beta1, beta2), eps=eps
     )
 
 
-def _groups(model: nn.Module, weight_decay: float, bias_lr_factor: float = 1.0) -> list[dict[str, Any]]:
-    trained = [p for p in model.parameters() if p.requires_grad]
-    if bias_lr_factor == 1.0:
-        return [{"params": trained, "weight_decay": weight_decay, "lr_factor": 1.0}]
-    norms = _norm_parameters(model)
-    rest = [p for p in trained if id(p) not in norms]
-    vectors = [p for p in trained if id(p) in norms]
+def adamw(
+    *,
+    beta1: BelowOne = 0.9,
+    beta2: BelowOne = 0.999,
+    eps: Positive = 1e-8,
+    weight_decay: NonNegative = 0.01,
+    layer_decay: Decay = 1.0,
+) -> OptimizerFactory:
+    """AdamW (Loshchilov & Hutter 2017); weight_decay is decoupled, in units of the learning rate.
+
+    layer_decay: as of `sgd`.
+    """
+    return lambda model: torch.optim.AdamW(
+        _groups(model, weight_decay, layer_decay=layer_decay), lr=1.0, betas=(beta1, beta2), eps=eps
+    )
+
+
+_NUMBERED = re.compile(r"\d+|\w*(?:block|layer|stage|unit)s?_?\d+")
+_HOLDS_BLOCKS = {"blocks", "layers", "stages"}
+
+
+def _block(name: str) -> str:
+    """The innermost block that a parameter is in, "" if none: `stages.2.blocks.1` of ...1.conv.weight."""
+    parts, found = name.split(".")[:-1], 0
+    for place, part in enumerate(parts, 1):
+        if _NUMBERED.fullmatch(part):
+            found = place
+        elif found and part not in _HOLDS_BLOCKS:
+            break
+    return ".".join(parts[:found])
+
+
+def layer_depths(model: nn.Module) -> dict[str, int]:
+    """Return how far from the output each parameter is: 0 for the head, 1 for the last block, and so on.
+
+    Blocks are what a network numbers (`layer1.0`, `block3`, `stages.2.blocks.1`), in the order of its
+    parameters; what stands between two of them belongs to the one before, what stands before the first is
+    a block of its own. The head is the last module that has parameters. With rates that fall by a constant
+    factor from block to block, a fine-tuned network keeps the general features of its first layers
+    (Howard & Ruder 2018, arXiv:1801.06146, section 3.2; Bao et al. 2022, arXiv:2106.08254).
+
+        >>> blocks = nn.Sequential(nn.Linear(2, 2, bias=False), nn.Linear(2, 2, bias=False))
+        >>> layer_depths(nn.ModuleDict({"blocks": blocks, "head": nn.Linear(2, 2, bias=False)}))
+        {'blocks.0.weight': 2, 'blocks.1.weight': 1, 'head.weight': 0}
+    """
+    names = [name for name, _ in model.named_parameters()]
+    head = names[-1].rpartition(".")[0] if names else ""
+    seen: dict[str, int] = {}
+    places: dict[str, int] = {}
+    for name in names:
+        if name.rpartition(".")[0] == head:
+            continue
+        block = _block(name)
+        places[name] = seen.setdefault(block, len(seen)) if block or not seen else len(seen) - 1
+    return {name: len(seen) - places[name] if name in places else 0 for name in names}
+
+
+def _groups(
+    model: nn.Module, weight_decay: float, bias_lr_factor: float = 1.0, layer_decay: float = 1.0
+) -> list[dict[str, Any]]:
+    """The trained parameters, those of one factor of the learning rate together."""
+    depths = layer_depths(model) if layer_decay != 1 else {}
+    norms = _norm_parameters(model) if bias_lr_factor != 1 else set()
+    groups: dict[tuple[int, float], list[nn.Parameter]] = defaultdict(list)
+    if bias_lr_factor != 1 and layer_decay == 1:
+        groups |= {(0, 1.0): [], (0, bias_lr_factor): []}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            factor = bias_lr_factor if id(parameter) in norms else 1.0
+            groups[depths.get(name, 0), factor].append(parameter)
     return [
-        {"params": rest, "weight_decay": weight_decay, "lr_factor": 1.0},
-        {"params": vectors, "weight_decay": weight_decay / bias_lr_factor, "lr_factor": bias_lr_factor},
+        {
+            "params": parameters,
+            "weight_decay": weight_decay / factor,
+            "lr_factor": factor * layer_decay**depth,
+        }
+        for (depth, factor), parameters in groups.items()
     ]
 
 

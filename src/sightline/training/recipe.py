@@ -17,7 +17,7 @@ import pydantic
 from pydantic import AfterValidator, Field, PrivateAttr
 from torch import nn
 
-from sightline.data import DATASETS, Augmentation, Dataset
+from sightline.data import DATASETS, Augmentation, Dataset, PhotoAugmentation
 from sightline.data.augment import has_albumentations
 from sightline.data.image_files import Interpolation, Resize
 from sightline.errors import InputError, InputTypeError, UntrustedError, nearest
@@ -33,11 +33,20 @@ from sightline.signatures import (
     NonNegative,
     Section,
     Seed,
+    Share,
     checked_options,
     describe_problem,
     takes,
 )
-from sightline.training.callbacks import CALLBACKS, WEIGHT_AVERAGES, Callback, EarlyStopping, Freeze, KeepBest
+from sightline.training.callbacks import (
+    CALLBACKS,
+    WEIGHT_AVERAGES,
+    Callback,
+    EarlyStopping,
+    FineTune,
+    Freeze,
+    KeepBest,
+)
 from sightline.training.optimizers import OPTIMIZERS, OptimizerFactory
 from sightline.training.schedules import SCHEDULES, Schedule, cycled_momentum
 from sightline.training.train_step import MIXES, Mix, Objective, balanced_weights, log_prior
@@ -45,7 +54,10 @@ from sightline.training.train_step import MIXES, Mix, Objective, balanced_weight
 log = logging.getLogger(__name__)
 
 FIND = "find"  # in place of the schedule's learning rate
-AUGMENTATIONS: dict[str, Callable[..., Any]] = {"crop_flip_cutout": Augmentation}
+AUGMENTATIONS: dict[str, Callable[..., Any]] = {
+    "crop_flip_cutout": Augmentation,
+    "photo": PhotoAugmentation,
+}
 """Augmentations by name: functions that return an Augmentation or an albumentations.Compose."""
 
 _FOREIGN = re.compile(r"[^\W\d][\w.]*:[^\W\d][\w.]*")  # package.module:function
@@ -119,6 +131,10 @@ class TrainingSection(Section):
 
     method: "gradient" trains all, step by step; "probe" fits the last layer alone, by logistic regression on
     frozen features, as the section `probe` says, and of this section it heeds precision and seed.
+    head: what the last layer starts from: "new" is drawn at random, "probe" is fitted to the frozen features
+    first. head_epochs: epochs that train the last layer alone. frozen: share of the blocks, from the first,
+    that stay as they are. parts: in how many a batch goes through the
+    network, one after the other, where the memory is small; the gradient is that of the whole batch.
     precision, memory_format: "auto" is chosen by measuring when a run begins, and kept by the run's recipe.
     compile: steps run code that `torch.compile` makes, which takes about a minute first and a C++ compiler.
     freeze: epochs that a parameter or a layer trains, by its name, such as { "whitening.bias" = 3 }.
@@ -128,8 +144,12 @@ class TrainingSection(Section):
     """
 
     method: Literal["gradient", "probe"] = "gradient"
+    head: Literal["new", "probe"] = "new"
+    head_epochs: CountOrZero = 0
+    frozen: Share = 0.0
     epochs: Count = 10
     batch_size: Count = 128
+    parts: Count = 1
     label_smoothing: BelowOne = 0.0
     l1: NonNegative = 0.0
     freeze: dict[str, CountOrZero] = Field(default={})
@@ -283,6 +303,8 @@ class Recipe(Section):
         training = self.training
         average = self._made("weight_averaging", self.weight_averaging, WEIGHT_AVERAGES)
         made: list[Callback] = [] if average is None else [average]
+        if training.head_epochs or training.frozen:
+            made.append(FineTune(head_epochs=training.head_epochs, frozen=training.frozen))
         if training.freeze:
             made.append(Freeze(training.freeze))
         if choosing and training.keep == "best":

@@ -22,7 +22,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from sightline.data import Augmentation, Dataset, ImageFiles, ResidentBatches, Split, StreamedBatches
+from sightline.data import Dataset, ImageFiles, OnDevice, ResidentBatches, Split, StreamedBatches
 from sightline.errors import InputError
 from sightline.models import autocast
 from sightline.signatures import BelowOne, NonNegative, Positive
@@ -190,6 +190,7 @@ def train_step(
     objective: Objective = Objective(),
     mixed: Mixed | None = None,
     weight: float = 1.0,
+    parts: int = 1,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Change the weights once; return the batch's mean cross-entropy and its logits, on the device.
 
@@ -207,21 +208,32 @@ def train_step(
         mixed: What the images were mixed of; what is minimised is then the mean of both labels' losses,
             weighted by their shares.
         weight: Factor of what is minimised.
+        parts: In how many the batch goes through the model, one after the other, so that the activations of
+            one are in memory at a time. The gradient is that of the whole batch; normalisation over a batch
+            sees each part alone.
     """
-    with autocast(images.device, precision):
-        logits = model(images)  # (B, C)
-    logits = logits.float()
-    minimised = objective.of_batch(logits, labels)
-    loss = minimised.detach() if objective.is_plain else F.cross_entropy(logits.detach(), labels)
-    if mixed is not None:
-        other = objective.of_batch(logits, labels[mixed.partners])
-        minimised = mixed.share * minimised + (1 - mixed.share) * other
-    if objective.l1:
-        minimised = minimised + objective.penalty(model)
     optimizer.zero_grad(set_to_none=True)
-    (minimised if weight == 1 else weight * minimised).backward()
+    others = None if mixed is None else labels[mixed.partners]
+    losses, all_logits = [], []
+    for rows in torch.arange(len(labels), device=labels.device).chunk(min(parts, len(labels))):
+        whole = len(rows) == len(labels)
+        taken, own = (images, labels) if whole else (images[rows], labels[rows])
+        with autocast(images.device, precision):
+            logits = model(taken)  # (b, C)
+        logits = logits.float()
+        minimised = objective.of_batch(logits, own)
+        loss = minimised.detach() if objective.is_plain else F.cross_entropy(logits.detach(), own)
+        if mixed is not None and others is not None:
+            other = objective.of_batch(logits, others if whole else others[rows])
+            minimised = mixed.share * minimised + (1 - mixed.share) * other
+        if objective.l1:
+            minimised = minimised + objective.penalty(model)
+        factor = weight if whole else weight * len(rows) / len(labels)
+        (minimised if factor == 1 else factor * minimised).backward()
+        losses.append(loss if whole else loss * (len(rows) / len(labels)))
+        all_logits.append(logits.detach())
     optimizer.step()
-    return loss, logits.detach()
+    return (losses[0] if len(losses) == 1 else torch.stack(losses).sum()), torch.cat(all_logits)
 
 
 def training_batches(
@@ -229,12 +241,12 @@ def training_batches(
     data: Dataset,
     *,
     batch_size: int,
-    augmentation: Augmentation | albumentations.Compose | None,
+    augmentation: OnDevice | albumentations.Compose | None,
     seed: int,
     device: torch.device,
     shard: tuple[int, int] = (0, 1),
 ) -> ResidentBatches | StreamedBatches:
-    """Return shuffled batches: crop, flip and cutout on the device, any other transform through workers, and
+    """Return shuffled batches: what works on the device there, any other transform through workers, and
     through these too whatever images stay in their files.
 
     shard: the part of each batch that this process takes, and how many parts there are.
@@ -245,7 +257,7 @@ def training_batches(
         "shard": shard,
     }  # fmt: skip
     if not isinstance(split.images, ImageFiles) and (
-        augmentation is None or (isinstance(augmentation, Augmentation) and augmentation.engine == "builtin")
+        augmentation is None or (isinstance(augmentation, OnDevice) and augmentation.engine == "builtin")
     ):
         return ResidentBatches(split, augmentation=augmentation, **options)
     return StreamedBatches(split, augmentation, **options)

@@ -25,7 +25,7 @@ import torch
 from torch import nn
 
 from sightline import distributed, logs
-from sightline.data import Augmentation, Dataset, ResidentBatches, Split, StreamedBatches
+from sightline.data import Dataset, OnDevice, ResidentBatches, Split, StreamedBatches
 from sightline.data.dataset import stratified_split
 from sightline.data.loaders import Batch
 from sightline.distributed import average_statistics, replicate, reseed, total_losses
@@ -84,6 +84,7 @@ class Trainer:
         average: The average of the weights that is measured and kept, or None.
         stop: Set it to end the training after this epoch.
         kept: The epoch that the final weights come from.
+        parts: In how many a batch goes through the model.
         compiled: Whether a step runs compiled code; measuring between the epochs does not.
         still: Modules that stay in evaluation mode while the others train.
     """
@@ -108,6 +109,7 @@ class Trainer:
     average: WeightAverage | None = None
     stop: bool = False
     kept: int | None = None
+    parts: int = 1
     compiled: bool = False
     still: set[nn.Module] = field(default_factory=set)
     batch: Batch = field(init=False)
@@ -221,6 +223,7 @@ class Trainer:
             self.loss, self.logits = train_step(
                 self._replica, self.optimizer, images, labels,
                 precision=self.precision, objective=self.objective, mixed=mixed, weight=weight,
+                parts=self.parts,
             )  # fmt: skip
         self._losses[self.position] = self.loss
         self._sizes[self.position] = len(labels) if weight else 0
@@ -362,10 +365,11 @@ def fit(
     *,
     epochs: int = 10,
     batch_size: int = 128,
+    parts: int = 1,
     optimizer: OptimizerFactory | None = None,
     schedule: Schedule | None = None,
     momentum: Schedule | None = None,
-    augmentation: Augmentation | albumentations.Compose | None = None,
+    augmentation: OnDevice | albumentations.Compose | None = None,
     mix: Mix | None = None,
     objective: Objective | Loss | None = None,
     validation: float = 0.0,
@@ -386,10 +390,12 @@ def fit(
         data: The data set.
         epochs: How often each image is trained on.
         batch_size: Images per step, those of all processes together.
+        parts: In how many a batch goes through the model, where the memory is small; see `train_step`.
         optimizer: A function from a model to an optimizer; default `sgd()`.
         schedule: The learning rate, a function of :class:`Progress`; default `one_cycle(0.1)`.
         momentum: The momentum, likewise; default the optimizer's own.
-        augmentation: Crop, flip and cutout on the device, or any albumentations.Compose through workers.
+        augmentation: An `Augmentation` or a `PhotoAugmentation` on the device, or any albumentations.Compose
+            through workers.
         mix: Of a batch's images, `mixup()` or `cutmix()`; accuracy and loss in the history are then against
             each image's own label, the larger part.
         objective: What is minimised: an `Objective`, or a function (logits, labels) -> mean loss; default
@@ -431,6 +437,7 @@ def fit(
         objective=objective if isinstance(objective, Objective) else Objective(loss=objective),
         precision=distributed.agreed(choose_precision(execution.precision, torch_device)),
         memory_format=layout,
+        parts=parts,
         compiled=execution.compiled,
         device=torch_device,
         seed=seed,
