@@ -14,6 +14,7 @@ from sightline.training import RECIPES, Progress, load_recipe
 # epochs, batch size, published test accuracy
 SHIPPED = {
     "shapes-quick": (12, 256, None),
+    "finetune": (10, 32, None),
     "probe": (1, 128, None),
     "cifar10-quick": (None, 512, None),
     "cifar10-94": (None, 1024, None),

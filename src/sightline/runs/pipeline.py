@@ -78,6 +78,7 @@ from sightline.training import (
     recipe_toml,
 )
 from sightline.training.execution import check_compiler
+from sightline.training.linear_probe import probe_head
 from sightline.training.train_step import check_outputs
 
 log = logging.getLogger(__name__)
@@ -145,6 +146,8 @@ def _start(recipe: Recipe, out: str | Path | None, device: str) -> Run:
     explained_layers(model, data, resolved)
     if resolved.training.compile:
         check_compiler()
+    if "probe" in (resolved.training.method, resolved.training.head):
+        probe_head(model, data)
     Freeze(resolved.training.freeze).check(model)
     execution = _execution(resolved, model, data, torch_device)
     chosen = {"precision": execution.precision, "memory_format": execution.memory_format}

@@ -94,13 +94,7 @@ def probe(
     began = time.perf_counter()
     _check(folds, strengths, class_weights)
     model.to(choose_device(device))
-    head = linear_head(model, data.train)
-    has_bias = head.bias is not None
-    if head.out_features != data.num_classes or not has_bias:
-        raise InputError(
-            f"the last linear layer has {head.out_features} outputs and {'a' if has_bias else 'no'} bias; "
-            f"a probe of {data.num_classes} classes needs {data.num_classes}, with a bias"
-        )
+    head = probe_head(model, data)
     where = cache_folder() if cache == "auto" else None if cache is None else Path(cache)
     how: dict[str, Any] = {"class_names": data.class_names, "cache": where, "precision": precision}
     train, test = (cached_features(model, split, **how) for split in (data.train, data.test))
@@ -161,6 +155,18 @@ def fold_probabilities(
     log.info("probe on %d features by %d folds, C = %g: accuracy %.2f %% out of fold",
              *(features.shape[1], len(parts), best, right))  # fmt: skip
     return unseen
+
+
+def probe_head(model: nn.Module, data: Dataset) -> nn.Linear:
+    """Return the layer that a probe fits, or raise InputError if the model has none that would do."""
+    head = linear_head(model, data.train)
+    has_bias = head.bias is not None
+    if head.out_features != data.num_classes or not has_bias:
+        raise InputError(
+            f"the last linear layer has {head.out_features} outputs and {'a' if has_bias else 'no'} bias; "
+            f"a probe of {data.num_classes} classes needs {data.num_classes}, with a bias"
+        )
+    return head
 
 
 def _check(folds: int, strengths: Sequence[float], class_weights: str) -> None:
