@@ -88,6 +88,7 @@ def test_the_facade_is_this_list_of_names():
     assert sorted(sightline.__all__) == [
         "Audit", "Augmentation", "Callback", "Dataset", "Explanation", "History", "METHODS", "MODELS",
         "OPTIMIZERS", "Predictions", "RECIPES", "Run", "SCHEDULES", "SightlineError", "Split",
+        "adopt", "adopt_timm",
         "audit_run", "class_maps", "compare_methods", "compare_runs", "create_model", "explain",
         "explain_difference",
         "find_learning_rate", "fit", "load_data", "load_recipe", "load_run", "make_audit",

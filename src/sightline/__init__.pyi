@@ -13,6 +13,8 @@ from .data import load_data as load_data
 from .errors import SightlineError as SightlineError
 from .faithfulness import compare_methods as compare_methods
 from .models import MODELS as MODELS
+from .models import adopt as adopt
+from .models import adopt_timm as adopt_timm
 from .models import create_model as create_model
 from .models import summarize as summarize
 from .models import to_float as to_float
@@ -61,6 +63,8 @@ __all__ = [
     "Run",
     "SightlineError",
     "Split",
+    "adopt",
+    "adopt_timm",
     "audit_run",
     "class_maps",
     "compare_methods",

@@ -51,6 +51,10 @@ class UntrustedError(SightlineError, PermissionError):
     """A file names code that would have to be imported, and nobody said that it may be (`--trust`)."""
 
 
+class InputWarning(UserWarning):
+    """What came can be worked with, and is probably not what was meant."""
+
+
 def nearest(name: str, names: Sequence[str]) -> str:
     """Return a hint such as ``"did you mean 'layer3'?"``, or the list of what exists.
 

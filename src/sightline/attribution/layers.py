@@ -24,7 +24,7 @@ from torch import nn
 from sightline.attribution.hooks import Visit, hooked
 from sightline.attribution.wrapped_model import WrappedModel, find_head, widened
 from sightline.errors import InputError
-from sightline.models.layers import find_layer, layer_name
+from sightline.models.layers import find_layer, full_name, layer_name
 
 Layer = str | nn.Module
 Size = tuple[int, ...]  # (h, w) or (d, h, w)
@@ -158,8 +158,7 @@ def put_maps_back(grid: Grid, maps: torch.Tensor, output: torch.Tensor) -> torch
 def name_of(model: nn.Module, layer: Layer | None) -> str | None:
     """Return the name of a layer that exists; None stays."""
     if isinstance(layer, str):
-        find_layer(model, layer)
-        return layer
+        return full_name(model, layer)
     return None if layer is None else layer_name(model, layer)
 
 

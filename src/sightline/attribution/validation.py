@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import inspect
 import itertools
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 import torch
 from torch import nn
 
-from sightline.errors import InputError, InputTypeError
+from sightline.errors import InputError, InputTypeError, InputWarning
 
 Targets = int | Sequence[int] | np.ndarray | torch.Tensor | Callable[[torch.Tensor], torch.Tensor]
 
@@ -30,6 +31,21 @@ def check_images(images: torch.Tensor) -> None:
         raise InputError("there are no images; pass at least one, (B, 3, H, W)")
     if images.is_meta:
         raise InputError("the images are on the meta device, which holds no numbers; pass real ones")
+
+
+def warn_of_normalised(images: torch.Tensor, consequence: str) -> None:
+    """Warn, with what follows from it, of images that are no pictures in [0, 1], normalised ones above all.
+
+    Python shows the warning once for each place.
+    """
+    low, high = float(images.min()), float(images.max())
+    if low < -1e-3 or high > 1 + 1e-3:
+        warnings.warn(
+            f"images range from {low:.3g} to {high:.3g}, so they are probably normalised, and {consequence}; "
+            "pass pictures in [0, 1] to sightline.adopt(model, mean=..., std=...)",
+            InputWarning,
+            stacklevel=2,
+        )
 
 
 def check_model(model: nn.Module) -> None:

@@ -32,6 +32,7 @@ from sightline.attribution.methods.gradients import (
     smooth_grad_cam_plus_plus,
 )
 from sightline.attribution.methods.perturbation import rise
+from sightline.attribution.validation import warn_of_normalised
 from sightline.errors import InputError, InputTypeError, SightlineError
 from sightline.extensions import resolve
 from sightline.faithfulness.baselines import BASELINES, model_baselines
@@ -193,6 +194,7 @@ def compare_methods(
     for method in chosen.values():
         find_method(method)  # a wrong name is an error, a method that does not serve is skipped
     ranking = {name: _find_measure(measure) for name, measure in _by_label(measures).items()}
+    warn_of_normalised(images, "what the measures hide is not what it should be")
     if not chosen or not ranking:
         raise InputError("there is nothing to compare; pass at least one method and one measure")
     if budget == "fast":

@@ -1,3 +1,6 @@
+from .adopted import Adopted as Adopted
+from .adopted import adopt as adopt
+from .adopted import adopt_timm as adopt_timm
 from .backbones import Backbone as Backbone
 from .backbones import InputSpec as InputSpec
 from .device import autocast as autocast
@@ -19,9 +22,12 @@ from .weights import load_weights as load_weights
 
 __all__ = [
     "MODELS",
+    "Adopted",
     "Backbone",
     "InputSpec",
     "Normalize",
+    "adopt",
+    "adopt_timm",
     "autocast",
     "choose_device",
     "choose_memory_format",

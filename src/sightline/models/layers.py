@@ -35,12 +35,23 @@ def find_layer(model: nn.Module, name: str) -> nn.Module:
     >>> find_layer(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU()), "1")
     ReLU()
     """
+    return dict(model.named_modules(remove_duplicate=False))[full_name(model, name)]
+
+
+def full_name(model: nn.Module, name: str) -> str:
+    """Return the name of a submodule as `named_modules` spells it; of an adopted model its own names serve.
+
+    Raises:
+        InputError: There is none; the error has the nearest names.
+    """
     # All names of a module that is held twice are valid, hence no removal of duplicates.
-    modules = dict(model.named_modules(remove_duplicate=False))
-    if not name or name not in modules:
-        names = [known for known in modules if known]
-        raise InputError(f"{type(model).__name__} has no layer {name!r}; {nearest(name, names)}")
-    return modules[name]
+    known = dict(model.named_modules(remove_duplicate=False))
+    inner = f"{getattr(model, 'inner', '')}."
+    within = inner + name
+    if name and (name in known or within in known):
+        return name if name in known else within
+    names = [one.removeprefix(inner) for one in known if one]
+    raise InputError(f"{type(model).__name__} has no layer {name!r}; {nearest(name, names)}")
 
 
 def layer_name(model: nn.Module, layer: nn.Module) -> str:

@@ -52,6 +52,7 @@ from sightline.attribution.context import AttributionContext
 from sightline.attribution.hooks import hooks
 from sightline.attribution.methods.cam import grad_cam, grad_cam_plus_plus
 from sightline.attribution.scaling import resize, to_unit
+from sightline.attribution.validation import warn_of_normalised
 from sightline.attribution.wrapped_model import widened
 from sightline.errors import InputError
 
@@ -85,6 +86,8 @@ def integrated_gradients(
         steps: Points of the Gauss-Legendre rule on the path.
         baseline: From images to x', of the same shape; black by default.
     """
+    if baseline is torch.zeros_like:
+        warn_of_normalised(context.images, "the path begins at the mean colour where black was meant")
     start = widened(baseline(context.images))
     way = widened(context.images) - start  # (B, C, H, W)
     points, weights = np.polynomial.legendre.leggauss(steps)  # on [-1, 1]

@@ -36,6 +36,7 @@ import torch
 
 from sightline.attribution.context import AttributionContext
 from sightline.attribution.scaling import resize, to_unit
+from sightline.attribution.validation import warn_of_normalised
 from sightline.attribution.wrapped_model import widened
 from sightline.errors import InputError
 
@@ -52,6 +53,7 @@ def score_cam(context: AttributionContext, *, autocast: torch.dtype | None = Non
         context: Model, images and targets.
         autocast: A lower precision for the passes, such as torch.bfloat16; weights and maps stay wide.
     """
+    warn_of_normalised(context.images, "what a channel dims turns to the mean colour where black was meant")
     activations = context.activations  # (B, K, h, w)
     low, high = activations.flatten(2).aminmax(dim=2)  # (B, K)
     # Rounding leaves a constant channel with ripples, which min-max would blow up into a mask.
@@ -98,6 +100,7 @@ def rise(
     size, black = images.shape[2:], torch.zeros_like(images)
     weighted, shown = torch.zeros_like(images[:, 0]), torch.zeros_like(images[0, 0])  # sums of y_i M_i, M_i
     total = images.new_zeros(len(images))  # sum of y_i
+    warn_of_normalised(context.images, "what is hidden shows the mean colour where black was meant")
     for some in _random_masks(size, masks, cells, share, seed, context.copies_per_pass):
         some = some.to(images)  # (n, H, W)
         y = _scores_behind(context, some, black)  # (n, B)
