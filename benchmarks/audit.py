@@ -27,6 +27,7 @@ from sightline.audit import (
     confusion,
     error_budget,
     label_issues,
+    label_noise,
     selective,
 )
 from sightline.audit.result import Cause
@@ -93,9 +94,7 @@ def parts(count: int, classes: int) -> dict[str, Callable[[], object]]:
         "threshold": lambda: selective.choose_threshold(confidence, correct, error=0.05),
         "conformal sets": lambda: conformal.check_conformal(labels, p),
         "label issues": lambda: label_issues.find_label_issues(labels, p),
-        "label issues from dynamics": lambda: label_issues.label_issues_from_dynamics(
-            labels, aum, np.full(count, 0.2), (labels + 1) % classes
-        ),
+        "labels judged by a witness": lambda: label_noise.judge_labels(labels, [p]),
         "agreement of label issues": lambda: label_issues.compare_rankings(aum, confidence, top=count // 50),
         "ambiguity (2 models)": lambda: ambiguity.measure_ambiguity(answers),
         "difficulty": lambda: ambiguity.sort_by_difficulty(1 - confidence, confidence, correct),

@@ -179,8 +179,17 @@ def _result(
     slices = _slices(test, predictions, mistakes)
     worst_first = test.sort_values("label_quality", kind="stable")["index"].to_numpy()[:20]
     issues = r.LabelIssues(
-        test=r.LabelIssueList(IssueMethod.CONFIDENT_LEARNING, 3, 3, _issues(test, worst_first)),
-        train=r.LabelIssueList(IssueMethod.MARGIN, 20, 21.4, _issues(train, doubtful)),
+        test=r.LabelIssueList(
+            *(IssueMethod.WITNESSES, 3, 2.1, _issues(test, worst_first), r.IssueClaim.LOOK),
+            *(r.Estimate(0.7, (0.2, 0.9)), ("the model", "a probe on frozen features")),
+        ),
+        train=r.LabelIssueList(
+            *(IssueMethod.MARGIN, 20, 16.0, _issues(train, doubtful), r.IssueClaim.WRONG),
+            *(r.Estimate(0.8, (0.6, 0.9)), ("a probe on frozen features",)),
+            r.PlantedCheck(
+                0.1, 10, 120, 90, 80, r.Estimate(0.89, (0.8, 0.94)), r.Estimate(0.67, (0.6, 0.73))
+            ),
+        ),
         folds=r.LabelIssueList(IssueMethod.FOLDS, 19, 19, ()),
         agreement=r.Agreement(top=20, both=(1, 2, 3), jaccard=0.08, expected_by_chance=0.01),
     )

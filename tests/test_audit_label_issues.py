@@ -8,21 +8,18 @@ import numpy as np
 import pytest
 from cleanlab.filter import find_label_issues as cleanlab_issues
 from cleanlab.rank import get_label_quality_scores
-from scipy.stats import norm
 
-from sightline.audit import find_label_issues, label_issues_from_dynamics
+from sightline.audit import find_label_issues
 from sightline.audit.ground_truth import precision_recall
 from sightline.audit.label_issues import (
     compare_rankings,
     confident_joint,
     confident_thresholds,
-    list_label_issues,
     noise_rate_pruning,
     normalized_margin,
     off_diagonal,
     self_confidence,
 )
-from sightline.audit.result import IssueMethod
 from sightline.errors import SightlineError
 
 
@@ -107,70 +104,6 @@ def test_a_class_without_images_is_no_reason_for_doubt():
     np.testing.assert_array_equal(confident_joint(labels, wider)[:, 3], 0)
 
 
-def training(wrong: int, *, count: int = 4000, seed: int = 0):
-    """Areas under the margin as training on shapes with wrong labels gave them: N(2.4, .85), N(-2.4, .9)."""
-    rng = np.random.default_rng(seed)
-    aum = rng.normal(2.4, 0.85, count)
-    planted = np.sort(rng.choice(count, wrong, replace=False))
-    aum[planted] = rng.normal(-2.4, 0.9, wrong)
-    zero = np.zeros(count, int)
-    return label_issues_from_dynamics(zero, aum, norm.cdf(aum / 2), zero + 1), aum, planted
-
-
-@pytest.mark.parametrize("wrong", [40, 80, 800])
-def test_the_number_of_wrong_labels_is_estimated_from_their_margins(wrong):
-    table, _, planted = training(wrong)
-    quality = precision_recall(table["index"][table["flagged"]], planted)
-    assert quality.precision > 0.75
-    assert quality.recall > 0.85
-    assert table["posterior"].sum() == pytest.approx(wrong, abs=max(3, 0.1 * wrong))
-
-
-def test_the_posterior_is_that_of_two_normal_groups():
-    table, aum, _ = training(400)
-    low, high = 0.1 * norm.pdf(aum, -2.4, 0.9), 0.9 * norm.pdf(aum, 2.4, 0.85)
-    below = aum < 0
-    np.testing.assert_allclose(table["posterior"][below], (low / (low + high))[below], atol=0.12)
-    assert (table["posterior"][~below] == 0).all()
-    np.testing.assert_allclose(table["label_quality"], 1 / (1 + np.exp(-aum)))
-
-
-def test_a_clean_training_set_has_no_issues():
-    for seed in range(10):
-        table, _, _ = training(0, seed=seed)
-        assert not table["flagged"].any()
-        assert table["posterior"].sum() == 0
-
-
-def test_a_model_that_learnt_nothing_accuses_no_label():
-    aum = np.random.default_rng(0).normal([[-0.7], [-1.3]], 0.1, (2, 500)).ravel()
-    zero = np.zeros(1000, int)
-    assert not label_issues_from_dynamics(zero, aum, np.full(1000, 0.1), zero + 1)["flagged"].any()
-    learnt = label_issues_from_dynamics(zero, aum + 1, np.full(1000, 0.1), zero + 1)
-    assert learnt["flagged"].sum() == pytest.approx(500, abs=5)
-
-
-def test_a_label_that_the_model_believed_on_the_average_is_no_issue():
-    _, aum, planted = training(80)
-    mean = np.full(4000, 0.9)
-    mean[planted[:3]] = 0.1
-    table = label_issues_from_dynamics(np.zeros(4000, int), aum, mean, np.ones(4000, int))
-    assert set(table["index"][table["flagged"]]) <= set(planted[:3].tolist())
-    assert table["flagged"].sum() >= 2
-
-
-def test_images_that_were_not_trained_on_are_no_issues():
-    _, aum, planted = training(80)
-    aum[planted[:20]] = np.nan
-    mean = np.where(np.isnan(aum), np.nan, 0.2)
-    table = label_issues_from_dynamics(np.zeros(4000, int), aum, mean, np.ones(4000, int))
-    assert not table["flagged"][planted[:20]].any()
-    assert table["label_quality"][planted[:20]].isna().all()
-    assert table["flagged"][planted[20:]].sum() > 50
-    few = label_issues_from_dynamics([0, 0], [-1.0, 2.0], [0.1, 0.9], [1, 1])
-    assert not few["flagged"].any()
-
-
 def test_the_agreement_of_two_rankings_by_hand():
     found = compare_rankings([-9, -8, -7, 0, 0, 0], [-7, 0, -8, -9, 0, np.nan], top=3)
     assert found.both == (0, 2)  # mean ranks 1 and 1.5
@@ -182,30 +115,12 @@ def test_the_agreement_of_two_rankings_by_hand():
 
 
 def test_what_does_not_fit_is_said_in_one_line():
-    with pytest.raises(SightlineError, match=r"aum \(3,\), mean_probability \(2,\)"):
-        label_issues_from_dynamics([0, 1], np.zeros(3), np.zeros(2), [1, 0])
     with pytest.raises(SightlineError, match="the top 5 of 2 images"):
         compare_rankings([1, 2], [2, 1], top=5)
     with pytest.raises(SightlineError, match=r"the scores are \(2,\) and \(1,\)"):
         compare_rankings([1, 2], [2], top=1)
     with pytest.raises(SightlineError, match=r"labels are float64 from 0\.5 to 1\.0"):
         find_label_issues([0.5, 1.0], [[0.5, 0.5], [0.5, 0.5]])
-
-
-def test_a_list_has_the_flagged_images_first_and_at_least_ten():
-    labels, p, _ = noisy(600, wrong=0.2)
-    table = find_label_issues(labels, p)
-    found = list_label_issues(table, IssueMethod.CONFIDENT_LEARNING)
-    flagged = table[table["flagged"]]
-    assert found.flagged == found.estimated == len(flagged) > 10
-    assert len(found.rows) == len(flagged)
-    expected = flagged.sort_values("label_quality", kind="stable")
-    assert [row.index for row in found.rows] == expected["index"].tolist()
-    assert [row.label_quality for row in found.rows] == expected["label_quality"].tolist()
-    clean, _, _ = training(0)
-    listed = list_label_issues(clean, IssueMethod.MARGIN)
-    assert (listed.flagged, listed.estimated) == (0, None)
-    assert [row.index for row in listed.rows] == clean.nsmallest(10, "label_quality")["index"].tolist()
 
 
 def test_with_one_class_every_label_fits():

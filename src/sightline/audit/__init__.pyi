@@ -12,7 +12,9 @@ from .duplicates.pairs import find_near_duplicates as find_near_duplicates
 from .ground_truth import check_planted as check_planted
 from .inputs import Evidence as Evidence
 from .label_issues import find_label_issues as find_label_issues
-from .label_issues import label_issues_from_dynamics as label_issues_from_dynamics
+from .label_noise import LinearWitness as LinearWitness
+from .label_noise import judge_labels as judge_labels
+from .label_noise import measure_noise as measure_noise
 from .model_comparison import Comparison as Comparison
 from .model_comparison import compare_predictions as compare_predictions
 from .neighbors import nearest_neighbors as nearest_neighbors
@@ -33,6 +35,7 @@ __all__ = [
     "Decision",
     "Decisions",
     "Evidence",
+    "LinearWitness",
     "apply_decisions",
     "calibration_error",
     "check_conformal",
@@ -45,8 +48,9 @@ __all__ = [
     "find_slices",
     "fit_temperature",
     "image_attributes",
-    "label_issues_from_dynamics",
+    "judge_labels",
     "make_audit",
+    "measure_noise",
     "measure_robustness",
     "nearest_neighbors",
     "read_audit",

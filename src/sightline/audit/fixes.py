@@ -9,12 +9,14 @@ training run can tell, there is none, and `how` says how to find out.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sightline.audit.calibration import CrossFit
-from sightline.audit.result import Fix, FixKind, Gain, SplitName, Threshold
+from sightline.audit.label_claims import JudgedLabels
+from sightline.audit.result import Fix, FixKind, Gain, IssueClaim, SplitName, Threshold
 from sightline.audit.slices import FoundSlice
 from sightline.stats import wilson_interval
 
@@ -36,43 +38,72 @@ _SLICE = "Add training images of this kind, or an augmentation that makes them"
 _SHORTCUT = "Add training images with the mark and another class, or an augmentation that hides the mark"
 _TRAIN_AND_COMPARE = "sightline run RECIPE --fixes fixes.json; sightline compare RUN_A RUN_B"
 
-CONFIRMED = 0.51
-"""Of the labels that confident learning flagged in ten test sets, people found 51 % wrong (Northcutt, Athalye
-& Mueller 2021, "Pervasive label errors in test sets")."""
-
 
 def rank_fixes(fixes: Sequence[Fix | None], sizes: Mapping[SplitName, int]) -> list[Fix]:
     """Return the fixes in the order to do them, None left out.
 
-    First what is wrong with the data, then what teaches the model, then what changes how its answers are
-    used. Among those by the size of the expected change in points; where it is not known, by the share of the
-    split that it touches, which bounds it. sizes: images of each split.
+    What has a gain that is known comes first: what is wrong with the data, then what teaches the model, then
+    what changes how its answers are used, and among those the largest change in points. What only a new
+    training run can tell stands apart after them, in the same order, by the share of the split that it
+    touches. sizes: images of each split.
     """
 
-    def key(fix: Fix) -> tuple[int, float]:
+    def key(fix: Fix) -> tuple[bool, int, float]:
         points = abs(fix.gain.value) if fix.gain else 100 * len(fix.images) / sizes[fix.split]
-        return _TIERS[fix.kind], -points
+        return fix.gain is None, _TIERS[fix.kind], -points
 
     return sorted((fix for fix in fixes if fix is not None), key=key)
 
 
-def relabel_test(issues: pd.DataFrame, correct: ArrayLike, *, confirmed: float = CONFIRMED) -> Fix | None:
-    """The fix for label issues of the test split (`find_label_issues`); None without any.
+def share_gains(fixes: Sequence[Fix], wrong: ArrayLike) -> list[Fix]:
+    """Return the fixes with the gains of those that collect images stated jointly.
 
-    Only a mistake can become a right answer by a new label: at most all flagged mistakes do, at least none.
-    The value takes the share `confirmed` of them.
+    Slices and pairs overlap. A mistake is counted by the first fix that is about it; each further one keeps
+    the share of its gain that its own mistakes have, and all together never gain more than the mistakes that
+    there are.
+
+    Args:
+        fixes: In their order.
+        wrong: (N,) bool, the mistakes of the test split.
     """
-    found = _flagged(issues)
+    wrong = np.asarray(wrong, bool)
+    counted, left, shared = np.zeros(len(wrong), bool), _points(wrong.mean()), []
+    for fix in fixes:
+        if fix.kind is not FixKind.COLLECT or fix.gain is None:
+            shared.append(fix)
+            continue
+        mine = np.zeros(len(wrong), bool)
+        mine[list(fix.images)] = True
+        mine &= wrong
+        share = (mine & ~counted).sum() / max(mine.sum(), 1)
+        values = [min(share * one, left) for one in (fix.gain.value, fix.gain.low, fix.gain.high)]
+        unit = fix.gain.unit + (", beside the fixes above" if share < 1 else "")
+        shared.append(replace(fix, gain=Gain(*values, unit)))
+        counted |= mine
+        left = max(0.0, left - values[0])
+    return shared
+
+
+def relabel_test(judged: JudgedLabels, correct: ArrayLike) -> Fix | None:
+    """The fix for flagged labels of the test split (`judge_test_labels`); None without any.
+
+    Only a mistake can become a right answer by a new label: the gain is the share of the flagged labels that
+    is wrong, with its interval, of the flagged mistakes.
+    """
+    found = _flagged(judged.table)
     if found.empty:
         return None
     wrong = ~np.asarray(correct, bool)[found["index"]]
-    highest = _points(wrong.sum() / len(issues))
+    highest, gain = _points(wrong.sum() / len(judged.table)), None
+    if judged.precision is not None:
+        low, high = judged.precision.interval
+        gain = Gain(judged.precision.value * highest, low * highest, high * highest, _MEASURED)
     return Fix(
         kind=FixKind.RELABEL,
-        title=f"Check the labels of {_images(len(found), 'test')}",
-        why=f"The model confidently names another class; {wrong.sum()} of them count as mistakes now. "
-        "New labels change the measure, not the model.",
-        gain=Gain(confirmed * highest, 0.0, highest, _MEASURED),
+        title=f"{_looked(judged)} the labels of {_images(len(found), 'test')}",
+        why=f"{_joined(judged.witnesses)} name another class. {_share(judged)}; {wrong.sum()} of them count "
+        "as mistakes now. New labels change the measure, not the model.",
+        gain=gain,
         images=_indices(found["index"]),
         split=SplitName.TEST,
         how="Decide relabel, keep or drop in the report and export fixes.json: "
@@ -80,25 +111,41 @@ def relabel_test(issues: pd.DataFrame, correct: ArrayLike, *, confirmed: float =
     )
 
 
-def relabel_train(issues: pd.DataFrame, *, evidence: str) -> Fix | None:
-    """The fix for label issues of the training split; None without any.
-
-    issues: of `label_issues_from_dynamics` or `find_label_issues`. evidence: where the list comes from, as
-        the end of a sentence: "their margin stayed negative in training".
-    """
-    found = _flagged(issues)
+def relabel_train(judged: JudgedLabels) -> Fix | None:
+    """The fix for flagged labels of the training split (`judge_train_labels`); None without any."""
+    found = _flagged(judged.table)
     if found.empty:
         return None
-    share = len(found) / len(issues)
     return Fix(
         kind=FixKind.RELABEL,
-        title=f"Check the labels of {_images(len(found), 'training')}",
-        why=f"{_percent(share)} of the training labels are probably wrong: {evidence}. "
-        "What correcting them gains is not known without training again.",
+        title=f"{_looked(judged)} the labels of {_images(len(found), 'training')}",
+        why=f"{_percent(len(found) / len(judged.table))} of the training labels are contradicted by "
+        f"{_joined(judged.witnesses)}. {_share(judged)}. What correcting them gains is not known without "
+        "training again.",
         gain=None,
         images=_indices(found["index"]),
         split=SplitName.TRAIN,
         how=f"Decide relabel, keep or drop in the report, export fixes.json, then: {_TRAIN_AND_COMPARE}",
+    )
+
+
+def _looked(judged: JudgedLabels) -> str:
+    return "Correct" if judged.claim is IssueClaim.WRONG else "Look at"
+
+
+def _joined(words: Sequence[str]) -> str:
+    return " and ".join(words)
+
+
+def _share(judged: JudgedLabels) -> str:
+    """How many of the flagged labels are wrong, as a sentence without its full stop."""
+    if judged.precision is None:
+        return "How many of them are wrong is not known"
+    low, high = judged.precision.interval
+    how = "labels that were planted here" if judged.planted else "where they are surest"
+    return (
+        f"About {100 * judged.precision.value:.0f} % of them ({100 * low:.0f} to {100 * high:.0f}) are "
+        f"wrong, by {how}"
     )
 
 
@@ -146,26 +193,24 @@ def drop_copies(copies: ArrayLike, *, total: int) -> Fix | None:
     )
 
 
-def collect_for_slice(found: FoundSlice, wrong: ArrayLike) -> Fix:
-    """The fix for a slice: a kind of test images that is wrong more often than the others. wrong: (N,) bool.
+def collect_for_slice(found: FoundSlice, total: int) -> Fix:
+    """The fix for a slice: a kind of test images that is wrong more often than the others.
 
-    If the slice became as good as the rest, it would gain its share of the images times (error - rest); the
-    range is that of the Wilson interval of its error rate, not below 0. In a shortcut the model looks at
-    something that only goes with the class it names, so that images without that are needed.
+    If the slice became as good as the rest, it would gain its share of the images times (error - rest), both
+    of the held-out half, which had no say in finding it; the range is that of the interval of its error, not
+    below 0. In a shortcut the model looks at something that only goes with the class it names, so that images
+    without that are needed. total: test images.
     """
-    wrong, rows = np.asarray(wrong, bool), found.rows
-    mistakes = int(wrong[rows].sum())
-    error, share = mistakes / len(rows), len(rows) / len(wrong)
-    ends = (error, *wilson_interval(mistakes, len(rows)))
+    share, ends = len(found.rows) / total, (found.error, *found.interval)
     value, low, high = (_points(share * max(end - found.rest, 0)) for end in ends)
-    evidence = f" {found.evidence}." if found.evidence else ""
     return Fix(
         kind=FixKind.COLLECT,
         title=f"{'Break the shortcut' if found.shortcut else 'Collect or augment'}: {found.name}",
-        why=f"{_percent(error)} of these {len(rows)} test images are wrong, against {_percent(found.rest)} "
-        f"of the others.{evidence}",
+        why=f"Of these {len(found.rows)} test images those of the held-out half are wrong in "
+        f"{_percent(found.error)}, against {_percent(found.rest)} of the others."
+        + (f" {found.evidence}." if found.evidence else ""),
         gain=Gain(value, low, high, f"{_ACCURACY}, if they became like the others"),
-        images=_indices(rows),
+        images=_indices(found.rows),
         split=SplitName.TEST,
         how=f"{_SHORTCUT if found.shortcut else _SLICE}, then train and compare: "
         "sightline compare RUN_A RUN_B",
@@ -173,16 +218,27 @@ def collect_for_slice(found: FoundSlice, wrong: ArrayLike) -> Fix:
 
 
 def collect_for_pair(
-    pairs: pd.DataFrame, row: int, class_names: Sequence[str], *, images: ArrayLike, total: int
+    pairs: pd.DataFrame,
+    row: int,
+    class_names: Sequence[str],
+    *,
+    images: ArrayLike,
+    held: tuple[int, float, int],
 ) -> Fix:
     """The fix for a pair of classes, row `row` of `confusion_pairs`.
 
-    images: indices of its mistakes. At most all of them are gained, at least none; the value is what the
-    pair has beyond the true class's middle pair (pairs that never occur included).
+    Args:
+        pairs: Of `confusion_pairs`.
+        row: Which one.
+        class_names: C names.
+        images: Indices of its mistakes.
+        held: Of the held-out half, which has no say in choosing the pair: its mistakes of the pair, those of
+            the true class's middle pair (pairs that never occur included), and all its images. The gain is
+            what the pair has beyond the middle one; its range is that of the interval of the pair's share.
     """
-    pair = pairs.iloc[row]
-    counts = pairs["count"].to_numpy()[pairs["true"] == pair["true"]]
-    usual = float(np.median(np.concatenate([counts, np.zeros(len(class_names) - 1 - len(counts))])))
+    pair, (count, usual, total) = pairs.iloc[row], held
+    low, high = wilson_interval(count, total)
+    ends = (max(0.0, one - usual / total) for one in (count / total, low, high))
     true, predicted = class_names[int(pair["true"])], class_names[int(pair["predicted"])]
     back = f"the other way round {_times(int(pair['reverse']))}"
     return Fix(
@@ -190,12 +246,7 @@ def collect_for_pair(
         title=f"Collect images that show how “{true}” differs from “{predicted}”",
         why=f"“{true}” is taken for “{predicted}” {_times(int(pair['count']))}, in {_percent(pair['share'])} "
         f"of its images ({_percent(pair['interval_low'])} to {_percent(pair['interval_high'])}); {back}.",
-        gain=Gain(
-            _points((pair["count"] - usual) / total),
-            0.0,
-            _points(pair["count"] / total),
-            f"{_ACCURACY}, if the pair became as rare as others of its class",
-        ),
+        gain=Gain(*map(_points, ends), f"{_ACCURACY}, if the pair became as rare as others of its class"),
         images=_indices(images),
         split=SplitName.TEST,
         how="Look at the mistakes in the report's confusion matrix, add training images of the two classes "

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sightline.audit.label_claims import JudgedLabels
 from sightline.audit.result import Finding
 from sightline.audit.slices import FoundSlice
 from sightline.audit.training_dynamics import area_under_margin
@@ -19,7 +20,6 @@ from sightline.data import PlantedTruth
 from sightline.predictions import Predictions
 
 if TYPE_CHECKING:
-    import pandas as pd
     from numpy.typing import ArrayLike
 
 
@@ -65,8 +65,8 @@ def check_planted(
             size.
         margins: (E, N) of the training images over the epochs, where they were kept.
     """
-    labels = [wrong_labels(truth, train)]
-    if margins is not None:
+    labels = [wrong_labels(truth, train)] if len(truth.wrong_labels) else []
+    if margins is not None and labels:
         labels.append(wrong_labels_by_margin(truth, margins, train.loss))
     findings = [*labels, *shortcut(truth, test, heatmaps), leaks(truth, test)]
     return [finding for finding in (*findings, object_masks(truth, test, heatmaps)) if finding]
@@ -170,7 +170,7 @@ def leaks(truth: PlantedTruth, test: Predictions) -> Finding | None:
 def object_masks(truth: PlantedTruth, test: Predictions, heatmaps: np.ndarray) -> Finding | None:
     """The share of the heat that falls on the object, in unmarked images that were predicted correctly."""
     chosen = test.correct & ~truth.shortcut_test
-    if not chosen.any():
+    if truth.test_masks is None or not chosen.any():
         return None
     masks = truth.test_masks[chosen]
     return Finding(
@@ -194,42 +194,111 @@ def _percent(share: float) -> str:
 def score_audit(
     truth: PlantedTruth,
     *,
-    issues: dict[str, pd.DataFrame | None],
-    leaked: np.ndarray,
+    test: JudgedLabels,
+    train: JudgedLabels | None,
+    folds: JudgedLabels | None,
+    leaked: np.ndarray | None,
     expected_by_chance: float,
     slices: Sequence[FoundSlice],
+    correct: np.ndarray,
     class_names: Sequence[str],
 ) -> tuple[Finding, ...]:
-    """Return how good the lists of label issues and leaks are, and whether the shortcut was found.
+    """Return how true each claim of the page is: label issues of both splits, leaks, shortcut, slices.
 
-    issues: tables of label issues of the training split, by where they come from. leaked: (N_test,) bool.
+    leaked: (N_test,) bool, None where copies were not looked for. correct: (N_test,) bool.
     """
     scored = []
-    for source, table in issues.items():
-        if table is not None:
-            flagged = np.flatnonzero(table["flagged"])
-            share = len(truth.wrong_labels) / len(table)
-            scored.append(
-                Finding(
-                    what=f"Flagged training labels, from {source}",
-                    value=_quality(precision_recall(flagged, truth.wrong_labels)),
-                    expected=f"precision {100 * share:.1f} % expected by chance",
-                    meaning="The list of labels to check holds what was planted, and little else.",
-                )
-            )
-    scored.append(
-        Finding(
-            what="Test images with a near-duplicate in training",
-            value=_quality(precision_recall(np.flatnonzero(leaked), truth.leaks[:, 0])),
-            expected=f"{expected_by_chance:.1f} pairs expected by chance",
-            meaning="Copies were planted exact, mirrored, brighter and noisy.",
-        )
+    lists = (
+        ("training labels", train, truth.wrong_labels),
+        ("training labels, by folds", folds, truth.wrong_labels),
+        ("test labels", test, truth.wrong_test),
     )
-    return (*scored, _shortcut_found(truth, slices, class_names))
+    for words, judged, planted in lists:
+        if judged is not None:
+            scored += _labels_scored(words, judged, planted)
+    if leaked is not None and len(truth.leaks):
+        scored.append(
+            Finding(
+                what="Test images with a near-duplicate in training",
+                value=_quality(precision_recall(np.flatnonzero(leaked), truth.leaks[:, 0])),
+                expected=f"{expected_by_chance:.1f} pairs expected by chance",
+                meaning=f"Copies were planted {', '.join(sorted(set(map(str, truth.leak_kinds))))}.",
+            )
+        )
+    if truth.shortcut_test.any():
+        scored.append(_shortcut_found(truth, slices, class_names))
+        scored.append(_shortcut_gain(truth, slices, correct))
+    if truth.degraded.any():
+        scored.append(_degraded_found(truth, slices))
+    return tuple(scored)
+
+
+def _labels_scored(words: str, judged: JudgedLabels, planted: np.ndarray) -> list[Finding]:
+    """The flagged labels and the share of them that is said to be wrong, next to what was planted."""
+    flagged, total = np.flatnonzero(judged.flagged), len(judged.table)
+    quality, share = precision_recall(flagged, planted), 100 * len(planted) / total
+    order = np.argsort(judged.table["label_quality"].to_numpy(float), kind="stable")
+    top = "" if not len(planted) else f"; ranking: average precision {average_precision(order, planted):.3f}"
+    found = Finding(
+        what=f"Flagged {words}",
+        value=_quality(quality) + top,
+        expected=f"precision {share:.1f} % expected by chance",
+        meaning=f"The page says: {judged.claim.value}.",
+    )
+    if judged.precision is None:
+        return [found]
+    low, high = judged.precision.interval
+    inside = "inside" if low <= quality.precision <= high else "outside"
+    said = f"{100 * judged.precision.value:.0f} % ({100 * low:.0f} to {100 * high:.0f})"
+    return [
+        found,
+        Finding(
+            what=f"Share of the flagged {words} that is wrong",
+            value=f"{said} on the page",
+            expected=f"{100 * quality.precision:.0f} % in truth: {inside} the interval",
+            meaning="Labels that were wrong before anything was planted count as right here.",
+        ),
+    ]
+
+
+def _shortcut_gain(truth: PlantedTruth, slices: Sequence[FoundSlice], correct: np.ndarray) -> Finding:
+    """What breaking the shortcut is said to gain, next to what the marked images lose."""
+    marked, plain = truth.shortcut_test, ~truth.shortcut_test
+    lost = (
+        marked.mean() * max(0.0, float(correct[plain].mean() - correct[marked].mean()))
+        if plain.any()
+        else 0.0
+    )
+    found = [one for one in slices if one.shortcut]
+    said = "nothing: it was not found"
+    if found:
+        share, best = len(found[0].rows) / len(correct), found[0]
+        ends = (100 * share * max(end - best.rest, 0) for end in (best.error, *best.interval))
+        said = "{:.2f} points ({:.2f} to {:.2f}) on the page".format(*ends)
+    return Finding(
+        what="Gain of breaking the shortcut",
+        value=said,
+        expected=f"{100 * lost:.2f} points if marked images were like the others",
+        meaning="The gain is what the images of the slice lose, and no more than that.",
+    )
+
+
+def _degraded_found(truth: PlantedTruth, slices: Sequence[FoundSlice]) -> Finding:
+    """Whether a slice is of the images that were made worse."""
+    planted = np.flatnonzero(truth.degraded)
+    scores = [(precision_recall(one.rows, planted), one.name) for one in slices]
+    hits = [(one, name) for one, name in scores if one.precision > 0.5]
+    best = max(hits, key=lambda pair: pair[0].hits, default=None)
+    return Finding(
+        what=f"Slice of the images {truth.degraded_name}",
+        value="not found" if best is None else f"{best[1]}: {_quality(best[0])}",
+        expected=f"{len(planted)} test images {truth.degraded_name}",
+        meaning="A slice counts as found where more than half of its images were made worse.",
+    )
 
 
 def _shortcut_found(truth: PlantedTruth, slices: Sequence[FoundSlice], class_names: Sequence[str]) -> Finding:
-    expected = f"images called “{class_names[truth.shortcut_class]}” with evidence in the top right corner"
+    expected = f"images called “{class_names[truth.shortcut_class]}” with evidence where the mark is"
     meaning = "The search did not know of the mark; the held-out half had no say in it."
     shortcuts = [one for one in slices if one.shortcut]
     if not shortcuts:
@@ -246,7 +315,9 @@ def _shortcut_found(truth: PlantedTruth, slices: Sequence[FoundSlice], class_nam
 
 def _quality(quality: ListQuality) -> str:
     if not quality.found:
-        return f"none found of {quality.planted} planted"
+        return f"none listed, {quality.planted} planted"
+    if not quality.planted:
+        return f"{quality.found} listed, none planted"
     return (
         f"{quality.hits} of {quality.planted} planted found (recall {100 * quality.recall:.0f} %), "
         f"{quality.found} listed (precision {100 * quality.precision:.0f} %)"

@@ -113,6 +113,7 @@ class Evidence:
         out_of_fold: (N_train, C) probabilities by models that were not trained on the image.
         robustness: Of `measure_robustness`.
         seed: Of the halves on which a finding is made and checked.
+        plant: Plant wrong labels and measure how many of them the lists find; takes a minute.
 
     Raises:
         InputError: An array is not about this data.
@@ -132,6 +133,7 @@ class Evidence:
     out_of_fold: np.ndarray | None = None
     robustness: Robustness | None = None
     seed: int = 0
+    plant: bool = False
 
     def __post_init__(self) -> None:
         test, train = len(self.predictions), None if self.data is None else len(self.data.train)

@@ -1,4 +1,4 @@
-"""Which labels are probably wrong: from probabilities, and from the course of training.
+"""Which labels are doubtful, from probabilities alone: scores, and rules by which others flag.
 
     >>> labels = np.array([0, 0, 1, 1])
     >>> p = np.array([[0.9, 0.1], [0.05, 0.95], [0.2, 0.8], [0.3, 0.7]])
@@ -7,27 +7,23 @@
 
 Label quality is in [0, 1] everywhere, low is bad: below 1/2 the model speaks for another class. `flagged` is
 the shorter list to read first. Nothing here proves a label wrong: a hard image looks the same to a model.
+What an audit claims of labels is decided in `label_claims`.
 """
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sightline.audit.inputs import CHUNK, best_other, labelled, of_label
-from sightline.audit.result import Agreement, IssueMethod, LabelIssue, LabelIssueList
+from sightline.audit.result import Agreement
 from sightline.errors import InputError, MissingExtraError
 
 if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import ArrayLike
-
-_LISTED, _AT_LEAST = 200, 10  # rows of a list of images
-_FITTED = 50_000  # values that the mixture is fitted to: even quantiles of all
-_STRONG = 10.0  # difference of BIC that Kass & Raftery (1995) call very strong
 
 
 def self_confidence(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
@@ -120,10 +116,10 @@ def find_label_issues(
     """
     labels, probabilities = labelled(labels, probabilities)
     if probabilities.shape[1] == 1:
-        return _issue_table(labels, labels, np.ones(len(labels)), np.zeros(len(labels), bool))
+        return issue_table(labels, labels, np.ones(len(labels)), np.zeros(len(labels), bool))
     suggested = best_other(labels, probabilities)
     values = np.asarray(quality(labels, probabilities), np.float64)
-    return _issue_table(labels, suggested, values, np.asarray(find(labels, probabilities)))
+    return issue_table(labels, suggested, values, np.asarray(find(labels, probabilities)))
 
 
 def _confident_class(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
@@ -138,7 +134,7 @@ def _confident_class(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarra
     return found
 
 
-def _issue_table(
+def issue_table(
     labels: np.ndarray, suggested: np.ndarray, label_quality: np.ndarray, flagged: np.ndarray
 ) -> pd.DataFrame:
     """What every table of label issues holds."""
@@ -153,82 +149,6 @@ def _issue_table(
             "flagged": flagged.astype(bool),
         }
     )
-
-
-def label_issues_from_dynamics(
-    labels: ArrayLike, aum: ArrayLike, mean_probability: ArrayLike, suggested: ArrayLike
-) -> pd.DataFrame:
-    """Return how well each training label fits its image, from how its margin went while the model was
-    trained.
-
-    Where we deviate: Pleiss et al. find the threshold by training again with a class of planted wrong labels.
-    Here it comes from the areas alone, as where two fitted normal groups weigh the same, and only if there
-    are two: they fit very much better than one (BIC), the upper one was learnt, and the lower one was not
-    (its mean is negative). A clean set has no issues, and neither has one whose few wrong labels are lost
-    among many hard images: they still rank high.
-
-    Args:
-        labels: (N,) classes.
-        aum: (N,) area under the margin, in logits (Pleiss 2020); NaN where an image was not trained on.
-        mean_probability: (N,) of the label over the epochs; NaN where an image was not trained on.
-        suggested: (N,) the class that the model names instead.
-
-    Returns:
-        A row for each image in data order. label_quality: 1 / (1 + exp(-aum)), the share that the label gets
-        of the label and its rival at the mean margin. posterior: the probability that an image with a
-        negative area belongs to the lower of two normal groups (0 for a positive one); its sum estimates the
-        number of wrong labels. flagged: a posterior above 1/2 and a mean probability below 1/2. And index,
-        label, suggested.
-
-    Raises:
-        InputError: Shapes differ.
-    """
-    labels, aum, mean_probability, suggested = map(np.asarray, (labels, aum, mean_probability, suggested))
-    if not labels.shape == aum.shape == mean_probability.shape == suggested.shape or labels.ndim != 1:
-        raise InputError(
-            f"labels are {labels.shape}, aum {aum.shape}, mean_probability {mean_probability.shape} and "
-            f"suggested {suggested.shape}; all need the same (N,)"
-        )
-    posterior = _low_group(aum.astype(np.float64))
-    flagged = (posterior > 0.5) & (mean_probability < 0.5)
-    table = _issue_table(labels, suggested, 1 / (1 + np.exp(-np.clip(aum, -700, 700))), flagged)
-    table.insert(4, "posterior", posterior)
-    return table
-
-
-def _low_group(aum: np.ndarray) -> np.ndarray:
-    """The probability that each image belongs to the lower of two normal groups, (N,); 0 if aum >= 0."""
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.mixture import GaussianMixture
-
-    posterior, seen = np.zeros(len(aum)), np.sort(aum[~np.isnan(aum)])
-    if len(seen) > _FITTED:
-        seen = seen[np.linspace(0, len(seen) - 1, _FITTED).astype(int)]
-    if len(seen) < 20 or seen[0] >= 0 or seen[0] == seen[-1]:
-        return posterior
-    values, spread = seen[:, None], seen.var()
-    start = np.quantile(seen, [0.01, 0.5])[:, None]  # few wrong labels below, the rest around the median
-    two = GaussianMixture(
-        2,
-        weights_init=np.array([0.02, 0.98]),
-        means_init=start,
-        precisions_init=np.full((2, 1, 1), 1 / spread),
-        reg_covar=1e-6 * spread,
-        tol=1e-5,
-        max_iter=1000,
-        random_state=0,
-    )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # where it still moves, the test below decides
-        two.fit(values)
-    means = cast(np.ndarray, two.means_)[:, 0]
-    gain = GaussianMixture(1).fit(values).bic(values) - two.bic(values)
-    if gain < _STRONG or not means.min() < 0 < means.max():
-        return posterior
-    below = np.flatnonzero((aum < 0) & (aum < means.max()))
-    if len(below):
-        posterior[below] = two.predict_proba(aum[below, None])[:, means.argmin()]
-    return posterior
 
 
 def compare_rankings(a: ArrayLike, b: ArrayLike, *, top: int) -> Agreement:
@@ -255,23 +175,3 @@ def compare_rankings(a: ArrayLike, b: ArrayLike, *, top: int) -> Agreement:
     chance = top**2 / len(a)
     jaccard = len(both) / (2 * top - len(both))
     return Agreement(top, tuple(both.tolist()), jaccard, chance / (2 * top - chance))
-
-
-def list_label_issues(table: pd.DataFrame, method: IssueMethod) -> LabelIssueList:
-    """Return the flagged rows of a table of label issues, and at least the ten of the lowest quality."""
-    flagged = int(table["flagged"].to_numpy().sum())
-    estimated = float(table["posterior"].to_numpy().sum()) if "posterior" in table else float(flagged)
-    ranked = table.sort_values("label_quality", kind="stable", na_position="last")
-    ranked = ranked.sort_values("flagged", ascending=False, kind="stable")
-    rows = tuple(
-        LabelIssue(
-            index=row["index"],
-            label=row["label"],
-            suggested=row["suggested"],
-            label_quality=None if np.isnan(row["label_quality"]) else row["label_quality"],
-            flagged=row["flagged"],
-        )
-        for row in ranked.head(min(_LISTED, max(_AT_LEAST, flagged))).to_dict("records")
-    )
-    # A mixture that found no second group gives no number; another list without flags gives 0.
-    return LabelIssueList(method, flagged, estimated if estimated or "posterior" not in table else None, rows)

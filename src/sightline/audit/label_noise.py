@@ -9,10 +9,13 @@ rarer it is wrong itself; a wrong label does not become rarer with it. So the ra
 sureness to a floor, and the floor is the share of wrong labels, as in the psychometric function with a lapse
 rate (Wichmann & Hill 2001, "The psychometric function: I", eq. 1):
 
-    P(the witness names the label | z) = (1 - share) * sigmoid(a + b z),   b >= 0,
+    P(the witness names the label | z) = (1 - share) * sigmoid(a + b z),   a <= 1, b >= 0.3,
 
-z being how far ahead the named class is, which the label has no say in. Share, a and b have the greatest
-likelihood; the interval of the share is that of its profile. Where the rate of contradiction still falls
+z being how far the named class is ahead of the next one, in log-probability, which the label has no say in.
+The bounds say that a witness which is torn between two classes is not right for sure, and that its mistakes
+do become rarer: without them contradictions that have nothing to do with sureness, which is what wrong labels
+look like, would be as good as mistakes. Share, a and b have the greatest likelihood; the interval of the
+share is that of its profile. Where the rate of contradiction still falls
 steeply among the surest images, there is no floor to read: the witness has not learnt enough to judge labels.
 """
 
@@ -30,10 +33,11 @@ from sightline.errors import InputError
 _BINS = 60  # quantiles of sureness that the curve is fitted to
 _FEWEST = 40  # images that a floor can be read from
 _PROFILE = 3.841 / 2  # half of the 95 % quantile of chi-squared with one degree of freedom
-_SHARES = np.concatenate([[0.0], np.geomspace(1e-4, 0.9, 50)])
+_SHARES = np.concatenate([[0.0], np.geomspace(2e-4, 0.9, 36)])
 _SURELY_WRONG = 0.005  # share of images on which witnesses were surely wrong on clean data: no noise below it
 _STEEP, _CLEARLY_STEEP = 0.1, 0.2  # fall of the contradiction between the two surest quarters: no floor yet
 _MOST, _MISTAKES = 0.5, 0.3  # wrong labels, and mistakes of a witness itself, beyond which it judges none
+_TORN, _SLOWEST = 1.0, 0.3  # largest a and smallest b, see above
 _LIKELY = 0.5  # probability of being wrong from which on a label is flagged
 _STRENGTHS = (0.01, 0.1, 1.0, 10.0)  # of the ridge penalty, times the mean variance that the features have
 
@@ -78,14 +82,17 @@ class LinearWitness:
     @cached_property
     def _leverages(self) -> list[np.ndarray]:
         square = self.left**2
-        return [np.minimum(square @ shrink.astype(np.float32) + 1 / len(square), 0.999) for shrink in self._shrinks]
+        return [
+            np.minimum(square @ shrink.astype(np.float32) + 1 / len(square), 0.999)
+            for shrink in self._shrinks
+        ]
 
     def unseen(self, labels: np.ndarray, *, classes: int) -> np.ndarray:
         """Return the probabilities (N, C) of each row by the fit without it."""
         return self._fit(labels, classes)[0]
 
     def predict(self, labels: np.ndarray, features: np.ndarray, *, classes: int) -> np.ndarray:
-        """Return the probabilities (M, C) of other images by the fit to all rows; `labels` are of the rows."""
+        """Return the probabilities (M, C) of other images by the fit to all rows, whose labels are given."""
         _, strength, temperature = self._fit(labels, classes)
         targets = np.eye(classes, dtype=np.float32)[labels]
         inner = self.left.T @ (targets - targets.mean(axis=0))  # (R, C)
@@ -192,6 +199,8 @@ class _Curve:
         middle = np.array([sureness[one].mean() for one in bins])
         self.scale = middle.std() or 1.0
         self.middle, self.sureness = middle / self.scale, sureness / self.scale
+        least = float(np.log(_SLOWEST * self.scale))
+        self.bounds = ((-30.0, _TORN), (least, max(least, 0.0) + 4.0), (-14.0, 3.0))
 
     def best(self) -> tuple[float, np.ndarray]:
         """The share and the (a, log b) of the greatest likelihood."""
@@ -199,8 +208,9 @@ class _Curve:
 
         if not self.against.any():
             return 0.0, np.array([5.0, 0.0])
-        starts = [(a, b, c) for a, b, c in ((0.0, 0.5, -3.0), (1.0, 0.0, -1.0), (0.0, 0.5, -7.0))]
-        fits = [minimize(self._loss, one, jac=True, method="L-BFGS-B", bounds=_BOUNDS) for one in starts]
+        steep = max(0.5, self.bounds[1][0])
+        starts = [(0.0, steep, -3.0), (1.0, steep, -1.0), (0.0, steep, -7.0)]
+        fits = [minimize(self._loss, one, jac=True, method="L-BFGS-B", bounds=self.bounds) for one in starts]
         found = min(fits, key=lambda fit: fit.fun)
         share, none = float(_sigmoid(found.x[2])), self._fitted(0.0, found.x[:2])
         if none[0] <= found.fun + 1e-6:  # as likely without a floor
@@ -210,13 +220,12 @@ class _Curve:
     def interval(self, share: float) -> tuple[float, float]:
         """Shares whose likelihood, with the best slope for each, is not far below that of `share`."""
         losses = np.empty(len(_SHARES))
-        start = np.array([0.0, 0.5])
+        start = np.array([0.0, max(0.5, self.bounds[1][0])])
         for number, one in enumerate(_SHARES):
             losses[number], start = self._fitted(one, start)
         best = min(losses.min(), self._fitted(share, start)[0])
-        inside = np.flatnonzero(losses - best <= _PROFILE)
-        if not len(inside):
-            return share, share
+        near = [int(np.searchsorted(_SHARES, share)) - 1, int(np.searchsorted(_SHARES, share))]
+        inside = np.unique([*np.flatnonzero(losses - best <= _PROFILE), *np.clip(near, 0, len(_SHARES) - 1)])
         # One step further on the grid on either side, lest a coarse grid makes the interval too narrow.
         low, high = max(inside[0] - 1, 0), min(inside[-1] + 1, len(_SHARES) - 1)
         return float(min(_SHARES[low], share)), float(max(_SHARES[high], share))
@@ -235,7 +244,7 @@ class _Curve:
             value, gradient = self._loss(np.array([*pair, where]))
             return value, gradient[:2]
 
-        found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=_BOUNDS[:2])
+        found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=self.bounds[:2])
         return float(found.fun), found.x
 
     def _loss(self, values: np.ndarray) -> tuple[float, np.ndarray]:
@@ -248,9 +257,6 @@ class _Curve:
         inner = outer * (1 - share) * knows * (1 - knows)
         by_share = -(outer * knows).sum() * share * (1 - share)
         return loss, np.array([inner.sum(), (inner * steep * self.middle).sum(), by_share])
-
-
-_BOUNDS = ((-30.0, 30.0), (-5.0, 4.0), (-14.0, 3.0))
 
 
 def _sigmoid(values: np.ndarray) -> np.ndarray:

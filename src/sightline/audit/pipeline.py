@@ -36,20 +36,22 @@ from sightline.audit.fixes import (
     rank_fixes,
     relabel_test,
     relabel_train,
+    share_gains,
     use_temperature,
     use_threshold,
 )
 from sightline.audit.ground_truth import score_audit
-from sightline.audit.inputs import Evidence, best_other
-from sightline.audit.label_issues import (
-    compare_rankings,
-    find_label_issues,
-    label_issues_from_dynamics,
-    list_label_issues,
-    noise_rate_pruning,
+from sightline.audit.inputs import Evidence, halves
+from sightline.audit.label_claims import (
+    JudgedLabels,
+    judge_by_folds,
+    judge_test_labels,
+    judge_train_labels,
+    plant_labels,
 )
+from sightline.audit.label_issues import compare_rankings
 from sightline.audit.neighbors import Neighbors, nearest_neighbors
-from sightline.audit.record import FILE_COLUMNS, TEST_COLUMNS, TRAIN_COLUMNS, Audit
+from sightline.audit.record import FILE_COLUMNS, TEST_COLUMNS, TRAIN_COLUMNS, WHOLE, Audit
 from sightline.audit.result import (
     SCHEMA,
     Accuracy,
@@ -88,18 +90,17 @@ _NEVER = -1  # forgetting events of an image that was never learnt
 class _Parts:
     """What the functions of arrays found, from which result, tables and fixes are made.
 
-    ambiguity, set_sizes: (N,). test_issues, train_issues, fold_issues: tables of label issues; those of
-    training by its dynamics and by folds, None where there are neither. flags: cause -> (N,) bool. primary:
-    (N,) causes.
+    ambiguity, set_sizes: (N,). test_labels, train_labels, fold_labels: the labels judged; those of training
+    None where there is nothing to judge them by. flags: cause -> (N,) bool. primary: (N,) causes.
     """
 
     evidence: Evidence
     pairs: pd.DataFrame
     ambiguity: np.ndarray
     difficulty: DifficultyMasks
-    test_issues: pd.DataFrame
-    train_issues: pd.DataFrame | None
-    fold_issues: pd.DataFrame | None
+    test_labels: JudgedLabels
+    train_labels: JudgedLabels | None
+    fold_labels: JudgedLabels | None
     duplicates: NearDuplicates | None
     slices: list[FoundSlice]
     flags: dict[Cause, np.ndarray]
@@ -151,7 +152,6 @@ def _find(evidence: Evidence) -> _Parts:
     answers += [] if evidence.others is None else [evidence.others]
     ambiguity = measure_ambiguity(np.concatenate(answers))["ambiguity"].to_numpy()
     difficulty = sort_by_difficulty(ambiguity, p.confidence, p.correct)
-    issues = find_label_issues(p.labels, p.probabilities)
     features = None
     if evidence.features is not None and evidence.train_features is not None:
         features = evidence.train_features, evidence.features
@@ -163,8 +163,9 @@ def _find(evidence: Evidence) -> _Parts:
     in_shortcut = np.zeros(len(p), bool)
     for one in slices:
         in_shortcut[one.rows] |= one.shortcut
+    judged = _judged(evidence, in_shortcut)
     flags = {
-        Cause.LABEL_ISSUE: issues["flagged"].to_numpy(bool),
+        Cause.LABEL_ISSUE: judged[0].flagged,
         Cause.NEAR_DUPLICATE: np.zeros(len(p), bool) if duplicates is None else duplicates.leaked,
         Cause.SHORTCUT: in_shortcut,
         Cause.AMBIGUOUS: difficulty.ambiguous,
@@ -176,9 +177,9 @@ def _find(evidence: Evidence) -> _Parts:
         pairs=pairs,
         ambiguity=ambiguity,
         difficulty=difficulty,
-        test_issues=issues,
-        train_issues=_issues_by_dynamics(evidence),
-        fold_issues=_issues_by_folds(evidence),
+        test_labels=judged[0],
+        train_labels=judged[1],
+        fold_labels=judged[2],
         duplicates=duplicates,
         slices=slices,
         flags=flags,
@@ -203,20 +204,20 @@ def _slices(evidence: Evidence) -> list[FoundSlice]:
     return find_slices(~p.correct, conditions, seed=evidence.seed)
 
 
-def _issues_by_dynamics(evidence: Evidence) -> pd.DataFrame | None:
-    """Label issues by the area under the margin; where the rival is not known, the label is suggested."""
-    if evidence.dynamics is None or evidence.data is None:
-        return None
-    labels, dynamics = evidence.data.train.labels, evidence.dynamics
-    rival = labels if evidence.train is None else best_other(labels, evidence.train.probabilities)
-    mean = cartography(dynamics.probability, dynamics.correct)["mean"]
-    return label_issues_from_dynamics(labels, area_under_margin(dynamics.margin), mean, rival)
-
-
-def _issues_by_folds(evidence: Evidence) -> pd.DataFrame | None:
-    if evidence.out_of_fold is None or evidence.data is None:
-        return None
-    return find_label_issues(evidence.data.train.labels, evidence.out_of_fold, find=noise_rate_pruning)
+def _judged(
+    evidence: Evidence, in_shortcut: np.ndarray
+) -> tuple[JudgedLabels, JudgedLabels | None, JudgedLabels | None]:
+    """The labels of the test split, of training, and of training by folds where that is a second list."""
+    test = judge_test_labels(evidence, aside=in_shortcut)
+    train = judge_train_labels(evidence)
+    folds = judge_by_folds(evidence) if train is not None else None
+    if folds is not None and train is not None and train.method is IssueMethod.FOLDS:
+        folds = None
+    if evidence.plant:
+        classes, seed = len(evidence.predictions.class_names), evidence.seed
+        test = plant_labels(test, classes=classes, seed=seed)
+        train = None if train is None else plant_labels(train, classes=classes, seed=seed)
+    return test, train, folds
 
 
 def _temperature(evidence: Evidence) -> CrossFit | None:
@@ -237,17 +238,15 @@ def _accuracy(evidence: Evidence) -> Accuracy:
 
 
 def _label_issues(parts: _Parts) -> LabelIssues:
-    train, folds = parts.train_issues, parts.fold_issues
-    listed = None if train is None else list_label_issues(train, IssueMethod.MARGIN)
-    by_folds = None if folds is None else list_label_issues(folds, IssueMethod.FOLDS)
+    train, folds = parts.train_labels, parts.fold_labels
     agreement = None
     if train is not None and folds is not None:
-        top = max(1, int(train["flagged"].to_numpy().sum()))
-        agreement = compare_rankings(train["label_quality"], folds["label_quality"], top=top)
+        top = max(1, int(train.flagged.sum()))
+        agreement = compare_rankings(train.table["label_quality"], folds.table["label_quality"], top=top)
     return LabelIssues(
-        test=list_label_issues(parts.test_issues, IssueMethod.CONFIDENT_LEARNING),
-        train=listed or by_folds,
-        folds=by_folds if listed else None,
+        test=parts.test_labels.describe(),
+        train=None if train is None else train.describe(),
+        folds=None if folds is None else folds.describe(),
         agreement=agreement,
     )
 
@@ -255,36 +254,44 @@ def _label_issues(parts: _Parts) -> LabelIssues:
 def _fixes(parts: _Parts, thresholds: tuple[Threshold, ...]) -> list[Fix]:
     """The actions in the order to do them."""
     p, data = parts.evidence.predictions, parts.evidence.data
-    wanted: list[Fix | None] = [relabel_test(parts.test_issues, p.correct)]
+    wanted: list[Fix | None] = [relabel_test(parts.test_labels, p.correct)]
     if data is not None and parts.duplicates is not None:
         wanted += [
             drop_near_duplicates(p.correct, parts.duplicates.leaked),
             drop_copies(parts.duplicates.copies, total=len(data.train)),
         ]
-    wanted += [collect_for_slice(one, ~p.correct) for one in parts.slices]
+    wanted += [collect_for_slice(one, len(p)) for one in parts.slices]
     wanted += _pair_fixes(parts)
-    if parts.train_issues is not None:
-        wanted.append(relabel_train(parts.train_issues, evidence="their margin stayed negative in training"))
-    elif parts.fold_issues is not None:
-        means = "models that had not seen them name another class"
-        wanted.append(relabel_train(parts.fold_issues, evidence=means))
+    wanted += [None if parts.train_labels is None else relabel_train(parts.train_labels)]
     if parts.fitted is not None:
         wanted.append(use_temperature(parts.fitted))
     helpful = [one for one in thresholds if one.wanted_error < 1 - p.correct.mean()]
     if helpful:  # the least strict: it leaves most images answered
         wanted.append(use_threshold(helpful[-1], p.correct))
     sizes = {SplitName.TRAIN: 0 if data is None else len(data.train), SplitName.TEST: len(p)}
-    return rank_fixes(wanted, sizes)
+    return share_gains(rank_fixes(wanted, sizes), ~p.correct)
 
 
 def _pair_fixes(parts: _Parts) -> list[Fix]:
+    """Fixes for the pairs that are frequent on one half of the test images, with gains from the other."""
     p, pairs = parts.evidence.predictions, parts.pairs
-    frequent = parts.flags[Cause.CONFUSED_PAIR]
+    if len(p) < 2:
+        return []
+    frequent, (chosen, held) = parts.flags[Cause.CONFUSED_PAIR], halves(len(p), parts.evidence.seed)
+    classes = len(p.class_names)
+    first, second = (np.zeros((classes, classes), int) for _ in range(2))
+    for table, rows in ((first, chosen), (second, held)):
+        np.add.at(table, (p.labels[rows], p.predicted[rows]), 1)
+        np.fill_diagonal(table, 0)
+    true, predicted = pairs["true"].to_numpy(int), pairs["predicted"].to_numpy(int)
     made = []
-    for row, (true, predicted) in enumerate(zip(pairs["true"], pairs["predicted"], strict=True)):
-        images = np.flatnonzero(frequent & (p.labels == true) & (p.predicted == predicted))
+    for row in np.argsort(-first[true, predicted], kind="stable"):
+        t, q = true[row], predicted[row]
+        images = np.flatnonzero(frequent & (p.labels == t) & (p.predicted == q))
         if len(images):
-            made.append(collect_for_pair(pairs, row, p.class_names, images=images, total=len(p)))
+            usual = float(np.median(np.delete(second[t], t)))
+            counts = (int(second[t, q]), usual, len(held))
+            made.append(collect_for_pair(pairs, int(row), p.class_names, images=images, held=counts))
     return made[:_PAIRS]
 
 
@@ -315,15 +322,18 @@ def _warnings(parts: _Parts, calibration: Calibration) -> list[AuditWarning]:
 
 
 def _ground_truth(parts: _Parts) -> tuple[Finding, ...]:
-    data = parts.evidence.data
-    if data is None or data.truth is None or parts.duplicates is None:
+    data, found = parts.evidence.data, parts.duplicates
+    if data is None or data.truth is None:
         return ()
     return score_audit(
         data.truth,
-        issues={"the training dynamics": parts.train_issues, "folds": parts.fold_issues},
-        leaked=parts.duplicates.leaked,
-        expected_by_chance=parts.duplicates.expected_by_chance,
+        test=parts.test_labels,
+        train=parts.train_labels,
+        folds=parts.fold_labels,
+        leaked=None if found is None else found.leaked,
+        expected_by_chance=0.0 if found is None else found.expected_by_chance,
         slices=parts.slices,
+        correct=parts.evidence.predictions.correct,
         class_names=parts.evidence.predictions.class_names,
     )
 
@@ -336,8 +346,8 @@ def _test_table(parts: _Parts) -> pd.DataFrame:
     nearest = np.full(len(p), -1) if parts.duplicates is None else parts.duplicates.test_nearest
     table = p.to_frame().assign(
         ambiguity=parts.ambiguity,
-        label_quality=parts.test_issues["label_quality"].to_numpy(),
-        suggested=parts.test_issues["suggested"].to_numpy(),
+        label_quality=parts.test_labels.table["label_quality"].to_numpy(),
+        suggested=parts.test_labels.table["suggested"].to_numpy(),
         cause=parts.primary,
         slice=slices,
         near_duplicate=nearest,
@@ -351,9 +361,9 @@ def _test_table(parts: _Parts) -> pd.DataFrame:
 def _train_table(parts: _Parts) -> pd.DataFrame:
     evidence = parts.evidence
     if evidence.data is None or parts.duplicates is None:
-        return pd.DataFrame({name: np.zeros(0) for name in TRAIN_COLUMNS})
+        return pd.DataFrame({name: np.zeros(0, int if name in WHOLE else float) for name in TRAIN_COLUMNS})
     labels = evidence.data.train.labels
-    listed = parts.train_issues if parts.train_issues is not None else parts.fold_issues
+    listed = None if parts.train_labels is None else parts.train_labels.table
     unknown = np.full(len(labels), np.nan)
     table = pd.DataFrame(
         {

@@ -64,7 +64,8 @@ TRAIN_COLUMNS = (
 )
 """Of the table of training images."""
 
-_WHOLE = {"index", "label", "predicted", "suggested", "slice", "near_duplicate", "set_size"}
+WHOLE = {"index", "label", "predicted", "suggested", "slice", "near_duplicate", "set_size"}
+"""Columns of whole numbers: of images, or of classes."""
 
 FILE_COLUMNS = ("path", "hash")
 """Of both tables, where it is known: where the picture is, and the hash of its content."""
@@ -298,7 +299,7 @@ def _read_table(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
     check_regular(path)  # a pipe would be waited for
     known = set(pq.read_schema(path).names)
     table = pd.read_parquet(path, columns=[*columns, *(name for name in FILE_COLUMNS if name in known)])
-    for name in _WHOLE.intersection(columns):
+    for name in WHOLE.intersection(columns):
         if table[name].dtype.kind not in "iu" or not table[name].between(-1, 2**31 - 1).all():
             raise ValueError(f"its column {name} holds something else than numbers of images or classes")
     return table

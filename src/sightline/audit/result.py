@@ -101,6 +101,18 @@ class IssueMethod(StrEnum):
     CONFIDENT_LEARNING = "confident learning"
     MARGIN = "area under the margin"
     FOLDS = "cross-validation"
+    WITNESSES = "the model and a probe on frozen features"
+    PROBE = "a probe that has not seen the label"
+
+
+class IssueClaim(StrEnum):
+    """What a list of label issues claims; the list itself is always there."""
+
+    WRONG = "probably wrong"
+    LOOK = "worth a look"
+    NOTHING = "nothing stands out"
+    ONE_WITNESS = "one witness"
+    NOT_LEARNT = "not learnt enough"
 
 
 @dataclass(frozen=True, config=_CHECKED)
@@ -307,20 +319,61 @@ class LabelIssue:
 
 
 @dataclass(frozen=True, config=_CHECKED)
+class Estimate:
+    """A number that was estimated, and its interval."""
+
+    value: float
+    interval: Interval
+
+
+@dataclass(frozen=True, config=_CHECKED)
+class PlantedCheck:
+    """What a list found of wrong labels that were planted among these very labels.
+
+    Attributes:
+        share: Of the labels that were planted wrong in each round.
+        rounds: How often.
+        planted: In all rounds.
+        listed: Labels that were flagged in all rounds, without those that are flagged with nothing planted.
+        found: How many of those were planted.
+        precision: Share of the listed ones that were planted; None where nothing was listed.
+        recall: Share of the planted ones that were listed.
+    """
+
+    share: float
+    rounds: int
+    planted: int
+    listed: int
+    found: int
+    precision: Estimate | None
+    recall: Estimate
+
+
+@dataclass(frozen=True, config=_CHECKED)
 class LabelIssueList:
     """Labels of one split, the most doubtful first.
 
     Attributes:
-        method: What doubts them.
+        method: What ranks them.
         flagged: How many images are flagged.
-        estimated: How many labels are estimated to be wrong; None where no group of them stands out.
+        estimated: How many of the flagged labels are estimated to be wrong; None where that is not known.
         rows: The flagged images, at least ten and at most 200 rows.
+        claim: What may be said of the flagged ones. It is "probably wrong" only where witnesses that have not
+            seen the label agree and the lower end of `precision` is above 1/2.
+        precision: Share of the flagged labels that is wrong: measured with planted ones where there is
+            `planted`, else read off where the witnesses are surest; None without flags or estimate.
+        witnesses: Who contradicts the flagged labels, in words.
+        planted: What came of planting wrong labels here; None where that was not done.
     """
 
     method: IssueMethod
     flagged: int
     estimated: float | None
     rows: tuple[LabelIssue, ...]
+    claim: IssueClaim = IssueClaim.LOOK
+    precision: Estimate | None = None
+    witnesses: tuple[str, ...] = ()
+    planted: PlantedCheck | None = None
 
 
 @dataclass(frozen=True, config=_CHECKED)

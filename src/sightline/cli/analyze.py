@@ -53,6 +53,11 @@ def analyze(run: Path, trust: tuple[str, ...], device: str, as_json: bool, quiet
 )
 @click.option("--backbone", metavar="NAME", help="Network of those features  [default: efficientnet_lite0]")
 @click.option(
+    "--calibrate",
+    is_flag=True,
+    help="Ask a second witness, and measure with planted wrong labels how true each list is on this data.",
+)
+@click.option(
     "--other",
     "others",
     type=PATH,
@@ -70,6 +75,7 @@ def audit(
     folds: int | None,
     folds_recipe: str | None,
     backbone: str | None,
+    calibrate: bool,
     others: tuple[Path, ...],
     trust: tuple[str, ...],
     device: str,
@@ -85,6 +91,7 @@ def audit(
 
     opened = load_run(run, trust=trust)
     how: dict[str, Any] = {"folds": folds or 0, "folds_recipe": folds_recipe, "others": others}
+    how["calibrate"] = calibrate
     how |= {"backbone": backbone} if backbone else {}
     with hold(opened.folder), log_shown(to_stderr=as_json, quiet=quiet):
         found = audit_run(opened, **how, device=device)

@@ -324,7 +324,7 @@ def _planted(dataset: Dataset) -> dict[str, Any] | None:
         return None
     return {
         "wrong_labels": len(truth.wrong_labels),
-        "shortcut_class": dataset.class_names[truth.shortcut_class],
+        "shortcut_class": dataset.class_names[truth.shortcut_class] if truth.shortcut_class >= 0 else "",
         "shortcut_train": int(truth.shortcut_train.sum()),
         "shortcut_test": int(truth.shortcut_test.sum()),
         "leaks": len(truth.leaks),

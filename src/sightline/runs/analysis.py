@@ -153,8 +153,10 @@ def measure(
     }
     if data.truth is not None:
         train = predict(model, data.train, precision=recipe.training.precision)
-        images = pictures(data.test, np.arange(len(data.test)))
-        heat = explain(model, images, predictions.predicted, layer=layer).heatmaps()
+        heat = np.zeros((len(data.test), 1, 1))
+        if data.truth.test_masks is not None or data.truth.shortcut_test.any():
+            images = pictures(data.test, np.arange(len(data.test)))
+            heat = explain(model, images, predictions.predicted, layer=layer).heatmaps()
         margins = None if dynamics is None else dynamics.margin
         planted = check_planted(data.truth, train, predictions, heat, margins)
         metrics["planted"] = [dataclasses.asdict(finding) for finding in planted]

@@ -53,6 +53,7 @@ def audit_run(
     folds: int = 0,
     folds_recipe: str | Path | Recipe | None = None,
     backbone: str = LITE0,
+    calibrate: bool = False,
     others: Sequence[Run | str | Path] = (),
     device: str = "auto",
     verbose: bool = True,
@@ -67,6 +68,9 @@ def audit_run(
             By default each is judged by a probe on the features of `backbone`, which takes seconds, or, where
             that is not installed, by models that are trained by the run's own recipe.
         backbone: The network whose features are probed, as `create_model` takes it.
+        calibrate: Ask a second witness, a probe on the features of `backbone` (or, where that is not
+            installed, on the network's own), and plant wrong labels among those of the run to state the
+            precision and recall of each list on this data.
         others: Finished runs on the same data, of other seeds say: where they and this one differ, an image
             is ambiguous.
         device: "auto", "cpu", "cuda" and so on.
@@ -80,6 +84,7 @@ def audit_run(
     with logs.shown(verbose), hold(opened.folder):
         answers = other_answers(opened, others) if others else None
         how = {"folds": folds, "folds_recipe": folds_recipe, "backbone": backbone, "others": answers}
+        how["calibrate"] = calibrate
         return keep_audit(opened, opened.data(), **how, device=device)
 
 
@@ -109,6 +114,7 @@ def keep_audit(
     folds: int = 0,
     folds_recipe: str | Path | Recipe | None = None,
     backbone: str = LITE0,
+    calibrate: bool = False,
     others: np.ndarray | None = None,
     device: str = "auto",
 ) -> Audit:
@@ -121,12 +127,28 @@ def keep_audit(
     elif (run.folder / OUT_OF_FOLD).exists():  # a probe has left it
         unseen = _left_by_probe(run, data)
     evidence, true_maps = gather(run, model, data, device=chosen, unseen=unseen, others=others)
+    if calibrate:
+        evidence = _with_second_witness(evidence, data, backbone, device)
     found = make_audit(evidence)
     write_audit(run.folder, found)
     write_gallery(run.folder, found, data, maps=(evidence.maps, true_maps))
     causes = [f"{one.cause} {one.count}" for one in found.error_budget.causes if one.count]
     log.info("audit: %s; %d fixes", ", ".join(causes) or "no mistakes", len(found.fixes))
     return found
+
+
+def _with_second_witness(evidence: Evidence, data: Dataset, backbone: str, device: str) -> Evidence:
+    """The evidence with frozen features, where they can be had, and with labels to be planted."""
+    if evidence.frozen is not None:
+        return dataclasses.replace(evidence, plant=True)
+    try:
+        test, train = frozen_features(data, backbone=backbone, device=device)
+    except MissingExtraError as error:
+        log.info(
+            "calibrate: without a second witness of the test labels, as there is no %s (%s)", backbone, error
+        )
+        return dataclasses.replace(evidence, plant=True)
+    return dataclasses.replace(evidence, frozen=test, train_frozen=train, plant=True)
 
 
 def _by_folds(

@@ -148,6 +148,8 @@ def compare_with_masks(
     Returns:
         None if the model gets no unmarked image right.
     """
+    if truth.test_masks is None:
+        return None
     seen = truth.test_masks.any(axis=(1, 2))
     right = np.flatnonzero(predictions.correct & ~truth.shortcut_test & seen)[:limit]
     if not len(right):

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from sightline.audit.result import DuplicatePair, Duplicates, LabelIssue, Slice, SplitName
+from sightline.audit.result import (
+    DuplicatePair,
+    Duplicates,
+    IssueClaim,
+    LabelIssue,
+    LabelIssueList,
+    PlantedCheck,
+    Slice,
+    SplitName,
+)
 from sightline.report.blocks import Block, Card, Cards, Details, Heading, Note, Section, Thumbs
 from sightline.report.formatting import (
     count,
@@ -38,14 +47,15 @@ def label_issues_section(run: RunData) -> Section:
     issues = run.audit.label_issues
     lists = {SplitName.TRAIN: issues.train, SplitName.TEST: issues.test}
     blocks: list[Block] = []
-    estimates = []
+    says = []
     for split, found in lists.items():
         if found is None:
             continue
         word = _SPLITS[split]
-        if found.estimated is not None:
-            total = len(run.audit.train if split is SplitName.TRAIN else run.audit.test)
-            estimates.append(f"{count(round(found.estimated))} of {plural(total, word + ' label')}")
+        total = len(run.audit.train if split is SplitName.TRAIN else run.audit.test)
+        says.append(_claim(found, word, total))
+        if check := found.planted:
+            blocks.append(Note(_planted(check, word)))
         if found.rows:
             cards = tuple(_issue(run, split, one) for one in found.rows[:_ISSUES_SHOWN])
             caption = (
@@ -63,14 +73,51 @@ def label_issues_section(run: RunData) -> Section:
                 f"{number(agreed.expected_by_chance)})."
             )
         )
-    lead = "The label says one thing and the model another. Who is right?"
-    if estimates:
-        lead += f" An estimated {' and '.join(estimates)} are wrong."
+    lead = " ".join(["The label says one thing and the model another. Who is right?", *says])
     if issues.train is None:
         lead += (
             " Training labels are not available here: they need the training dynamics, or cross-validation."
         )
     return Section(LABEL_ISSUES, lead, tuple(blocks))
+
+
+def _claim(found: LabelIssueList, word: str, total: int) -> str:
+    """What may be said of a list, in a sentence or two."""
+    labels = f"{count(found.flagged)} of {plural(total, word + ' label')}"
+    if found.claim is IssueClaim.ONE_WITNESS:
+        return (
+            f"Of the {word} labels nothing is claimed: the model alone contradicts them, and a hard image "
+            "looks like a wrong label to it. The list is where to look first; `sightline audit RUN "
+            "--calibrate` asks a second witness."
+        )
+    if found.claim is IssueClaim.NOT_LEARNT:
+        return f"This model has not learnt enough to judge the {word} labels; the list is only a ranking."
+    if found.claim is IssueClaim.NOTHING or not found.flagged:
+        return f"No {word} label stands out; the list is only a ranking."
+    verb = "is" if found.flagged == 1 else "are"
+    said = f"{labels} {verb} {found.claim}, contradicted by {' and '.join(found.witnesses)}"
+    if found.precision is None:
+        return f"{said}."
+    low, high = found.precision.interval
+    share = percent(found.precision.value, digits=0)
+    return f"{said}: about {share} of them ({percent_range(low, high, digits=0)}) are wrong."
+
+
+def _planted(check: PlantedCheck, word: str) -> str:
+    """What came of planting wrong labels, in a sentence."""
+    recall = percent_range(*check.recall.interval, digits=0)
+    missed = f"it finds {percent(check.recall.value, digits=0)} of them ({recall})"
+    if check.precision is None:
+        held = "flags nothing else either"
+    else:
+        held = (
+            f"of what it flags {percent(check.precision.value, digits=0)} "
+            f"({percent_range(*check.precision.interval, digits=0)}) are planted ones"
+        )
+    return (
+        f"Measured here: with {percent(check.share)} of the {word} labels planted wrong, {check.rounds} "
+        f"times, {missed}, and {held}."
+    )
 
 
 def _issue(run: RunData, split: SplitName, issue: LabelIssue) -> Card:

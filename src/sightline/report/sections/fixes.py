@@ -26,7 +26,7 @@ _EVIDENCE = 11  # images next to a fix
 CAUSE_ORDER = tuple(Cause)
 # What each cause says of a mistake, for the reader who sees the word for the first time.
 _MEANINGS = {
-    Cause.LABEL_ISSUE: "The label is probably wrong, not the model.",
+    Cause.LABEL_ISSUE: "The model and a second witness both name another class: look at the label.",
     Cause.NEAR_DUPLICATE: "A near-duplicate of the image is in the training set.",
     Cause.SHORTCUT: "The model follows a mark or a background that goes with another class.",
     Cause.AMBIGUOUS: "The picture itself leaves the answer open.",
