@@ -76,11 +76,11 @@ def share_gains(fixes: Sequence[Fix], wrong: ArrayLike) -> list[Fix]:
         mine[list(fix.images)] = True
         mine &= wrong
         share = (mine & ~counted).sum() / max(mine.sum(), 1)
-        values = [min(share * one, left) for one in (fix.gain.value, fix.gain.low, fix.gain.high)]
+        value, low, high = (min(share * one, left) for one in (fix.gain.value, fix.gain.low, fix.gain.high))
         unit = fix.gain.unit + (", beside the fixes above" if share < 1 else "")
-        shared.append(replace(fix, gain=Gain(*values, unit)))
+        shared.append(replace(fix, gain=Gain(value, low, high, unit)))
         counted |= mine
-        left = max(0.0, left - values[0])
+        left = max(0.0, left - value)
     return shared
 
 
@@ -238,7 +238,7 @@ def collect_for_pair(
     """
     pair, (count, usual, total) = pairs.iloc[row], held
     low, high = wilson_interval(count, total)
-    ends = (max(0.0, one - usual / total) for one in (count / total, low, high))
+    value, low, high = (_points(max(0.0, one - usual / total)) for one in (count / total, low, high))
     true, predicted = class_names[int(pair["true"])], class_names[int(pair["predicted"])]
     back = f"the other way round {_times(int(pair['reverse']))}"
     return Fix(
@@ -246,7 +246,7 @@ def collect_for_pair(
         title=f"Collect images that show how “{true}” differs from “{predicted}”",
         why=f"“{true}” is taken for “{predicted}” {_times(int(pair['count']))}, in {_percent(pair['share'])} "
         f"of its images ({_percent(pair['interval_low'])} to {_percent(pair['interval_high'])}); {back}.",
-        gain=Gain(*map(_points, ends), f"{_ACCURACY}, if the pair became as rare as others of its class"),
+        gain=Gain(value, low, high, f"{_ACCURACY}, if the pair became as rare as others of its class"),
         images=_indices(images),
         split=SplitName.TEST,
         how="Look at the mistakes in the report's confusion matrix, add training images of the two classes "
