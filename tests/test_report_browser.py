@@ -595,6 +595,39 @@ def _contrast(one: list[int], other: list[int]) -> float:
     return (light + 0.05) / (dark + 0.05)
 
 
+def test_a_section_is_folded_until_a_link_leads_to_it_or_the_page_is_printed(visit):
+    page = visit().page
+    folded = page.locator("main > section > details.fold:not([open])").count()
+    assert folded > 8
+    assert page.is_visible("#calibration .lead")
+    assert not page.is_visible("#calibration figure >> nth=0")
+    page.click("nav a[href='#calibration']")
+    assert page.is_visible("#calibration figure >> nth=0")
+    page.wait_for_selector("nav a[href='#calibration'][aria-current]")
+    assert page.locator("nav a[aria-current]").count() == 1
+    page.click("#calibration .fold > summary")
+    page.click("nav a[href='#calibration']")  # the address is the same, and the click counts
+    assert page.is_visible("#calibration figure >> nth=0")
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert page.locator("details.fold:not([open])").count() == 0
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert page.locator("details.fold:not([open])").count() == folded - 1
+
+
+def test_the_summary_of_the_page_fits_one_window(visit):
+    page = visit().page
+    page.set_viewport_size({"width": 1280, "height": 800})
+    bottom = page.evaluate(
+        "document.querySelector('#summary ol.fixes').getBoundingClientRect().bottom + scrollY"
+    )
+    assert bottom <= 800
+    page.set_viewport_size({"width": 390, "height": 844})
+    bottom = page.evaluate(
+        "document.querySelector('#summary ol.fixes').getBoundingClientRect().bottom + scrollY"
+    )
+    assert bottom <= 2 * 844
+
+
 def test_the_terms_of_a_title_open_over_the_page_and_one_at_a_time(visit):
     page = visit().page
     height = page.evaluate("document.documentElement.scrollHeight")

@@ -122,7 +122,7 @@ def test_one_style_and_one_script_are_allowed_by_their_hashes(html):
     assert "default-src 'none'" in policy
     assert "img-src data: blob:" in policy
     assert "unsafe" not in policy
-    assert len(script.encode()) < 60_000
+    assert len(script.encode()) < 66_000
     assert not re.search(
         r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\b|fetch\(|https?://(?!www\.w3\.org/2000/svg)",
         script,
@@ -258,7 +258,8 @@ def test_degenerate_runs_get_their_page(name, tmp_path):
 def test_no_samples_asked_for_is_no_section(tmp_path):
     folder = write_run(tmp_path / "run")
     names = ("images", "labels", "augmented", "augmented_one")
-    np.savez(folder / "samples.npz", **dict.fromkeys(names, np.zeros((0, 8, 8, 3), np.uint8)))
+    arrays = dict.fromkeys(names, np.zeros((0, 8, 8, 3), np.uint8)) | {"labels": np.zeros(0, np.int64)}
+    np.savez(folder / "samples.npz", **arrays)
     assert "Sample images" not in page_of(folder).text
 
 

@@ -492,10 +492,10 @@ def test_the_view_of_a_comparison_is_read_and_written_back(run):
         ) == [view, hash]
 
 
-def test_a_picture_is_drawn_at_a_whole_multiple_of_its_size(run):
+def test_a_small_picture_is_drawn_at_a_whole_multiple_of_its_size_and_a_photograph_fills_its_place(run):
     sizes = run(
         "const { drawnSize } = await module('pictures');"
         "return [[32, 32, 96], [28, 28, 96], [64, 32, 96], [200, 100, 96], [33, 33, 96]]"
         ".map(([width, height, wanted]) => drawnSize({ width, height }, wanted));"
     )
-    assert sizes == [[96, 96], [84, 84], [64, 32], [200, 100], [99, 99]]
+    assert sizes == [[96, 96], [84, 84], [64, 32], [96, 48], [99, 99]]

@@ -40,7 +40,8 @@ def audited(tmp_path_factory):
 def test_summary_counts_by_hand(run):
     wrong = sum(int(row.argmax() != label) for row, label in zip(*_arrays(run), strict=True))
     blocks = {block.kind: block for block in summary_section(run).blocks}
-    headline, facts = blocks["headline"], blocks["facts"]
+    about = [b for b in summary_section(run).blocks if b.kind == "details" and b.title == "About this run"]
+    headline, facts = blocks["headline"], about[0].blocks[0]
     assert headline.value == f"{100 * (200 - wrong) / 200:.1f}\u00a0%"
     assert ("Mistakes", f"{wrong} of 200") in facts.rows
     loss = [

@@ -308,8 +308,9 @@ class Heading:
 
 @dataclass(frozen=True)
 class Section:
-    """lead: one or two sentences that say what to see in it."""
+    """lead: one or two sentences that say what to see in it. folded: the rest opens on demand."""
 
     heading: Heading
     lead: str
     blocks: tuple[Block, ...]
+    folded: bool = False

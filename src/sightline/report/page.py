@@ -9,6 +9,7 @@ and the policy of the page.
 from __future__ import annotations
 
 import base64
+import dataclasses
 import functools
 import hashlib
 from collections.abc import Callable, Sequence
@@ -119,6 +120,17 @@ def write_report(
     return target
 
 
+# What shows its all at once. The other sections say one sentence each, and the rest opens on demand.
+_OPEN = frozenset({
+    *("mistakes-with-maps", "fixes", "gallery", "confusion-matrix"),
+    *("label-issues", "near-duplicates", "slices"),
+})  # fmt: skip
+
+
+def _folded(section: Section) -> Section:
+    return section if section.heading.anchor in _OPEN else dataclasses.replace(section, folded=True)
+
+
 def render_page(run: RunData, *, sections: Sequence[SectionMaker] = ()) -> str:
     """Return the page of a run as HTML; `sections` make further ones, before the record of how it was made.
 
@@ -126,8 +138,9 @@ def render_page(run: RunData, *, sections: Sequence[SectionMaker] = ()) -> str:
         InputError: It would be larger than 12 MB, or one of `sections` cannot be made.
     """
     own = [functools.partial(_made, one) for one in sections]
-    makers = (*SECTIONS, *own, summary.provenance_section)
-    rest = [section for make in makers if (section := make(run)) is not None]
+    rest = [_folded(section) for make in SECTIONS if (section := make(run)) is not None]
+    rest += [section for make in own if (section := make(run)) is not None]
+    rest += [_folded(section) for section in [summary.provenance_section(run)] if section is not None]
     first = summary.summary_section(run, frozenset(section.heading.anchor for section in rest))
     return render_shell(run.name, [first, *rest], payload=gallery_payload(run), entry="report")
 

@@ -43,7 +43,8 @@ log = logging.getLogger(__name__)
 _AT_ONCE = 1000  # images that are explained, or made small, together
 _CORRUPTED = 300  # images of the test split that are corrupted, each in every way; of large ones a third
 _LARGE = 96 * 96  # pixels
-_THUMBNAIL = 64  # pixels a side at most
+_SMALLEST, _LARGEST = 64, 112  # pixels a side at most, of thumbnails of many and of few pictures
+_ALL_PIXELS = 12_000_000  # that a split's thumbnails may have before they are the small ones
 _LISTED = 1000  # training images by label quality that have a picture, flagged or not
 
 
@@ -327,9 +328,11 @@ def write_gallery(
     """
     rows = pictured_rows(audit)
     arrays: dict[str, Any] = {
-        "thumbnails": np.concatenate([thumbnails(block) for block in data.test.blocks(_AT_ONCE)]),
+        "thumbnails": np.concatenate(
+            [thumbnails(block, _side(len(data.test))) for block in data.test.blocks(_AT_ONCE)]
+        ),
         "train_rows": rows,
-        "train_thumbnails": thumbnails(data.train.images[rows]),
+        "train_thumbnails": thumbnails(data.train.images[rows], _side(len(rows))),
     }
     for name, values in zip(("maps_predicted", "maps_true"), maps, strict=True):
         if values is not None:
@@ -350,7 +353,12 @@ def pictured_rows(audit: Audit) -> np.ndarray:
     return rows[rows >= 0]
 
 
-def thumbnails(images: np.ndarray, limit: int = _THUMBNAIL) -> np.ndarray:
+def _side(count: int) -> int:
+    """The largest side of `count` thumbnails: a photograph shows something at 112 pixels, little at 64."""
+    return min(_LARGEST, max(_SMALLEST, int((_ALL_PIXELS / max(count, 1)) ** 0.5)))
+
+
+def thumbnails(images: np.ndarray, limit: int = _SMALLEST) -> np.ndarray:
     """Return uint8 images (N, H, W, 3) with no side above `limit` pixels, of each block its mean."""
     height, width = images.shape[1:3]
     if max(height, width) <= limit:

@@ -62,7 +62,7 @@ _WARNED_OF = {
     WarningKind.CALIBRATION: CALIBRATION,
     WarningKind.SHORTCUT: SLICES,
 }
-_FIRST_FIXES = 5
+_FIRST_FIXES = 3
 _SKIPPED_SHOWN = 100
 
 
@@ -88,9 +88,10 @@ def summary_section(run: RunData, anchors: frozenset[str] = frozenset()) -> Sect
         _budget(run),
         *_first_fixes(run),
     ]
-    blocks.append(Facts(tuple(_facts(run))))
+    about: list[Block] = [Facts(tuple(_facts(run)))]
     if note := run.metrics.published.get("note"):
-        blocks.append(Note(f"About the published figures: {note}"))
+        about.append(Note(f"About the published figures: {note}"))
+    blocks.append(Details("About this run", tuple(about)))
     blocks += _skipped(run)
     return Section(SUMMARY, lead, tuple(blocks))
 

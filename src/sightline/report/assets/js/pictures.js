@@ -18,13 +18,18 @@ function sheetAddress(id) {
   return address;
 }
 
+const PHOTOGRAPH = 64; // pixels from which a picture is enlarged smoothly, and reduced where it has to be
+
 /**
- * The size at which a picture is drawn where about `wanted` pixels are there for its longer side: a whole multiple.
+ * The size at which a picture is drawn where about `wanted` pixels are there for its longer side: of a small one a
+ * whole multiple, so that its pixels stay squares; a photograph fills the place.
  * @param {Sprites} sprites
  * @param {number} wanted
  */
 export function drawnSize({ width, height }, wanted) {
-  const times = Math.max(1, Math.floor(wanted / Math.max(width, height) + 0.25));
+  const longer = Math.max(width, height);
+  if (longer > PHOTOGRAPH) return [width, height].map((side) => Math.max(1, Math.round(side * wanted / longer)));
+  const times = Math.max(1, Math.floor(wanted / longer + 0.25));
   return [width * times, height * times];
 }
 
@@ -40,6 +45,7 @@ export function showPicture(element, sprites, row, [width, height]) {
   const style = element.style;
   style.width = `${width}px`;
   style.height = `${height}px`;
+  style.imageRendering = Math.max(sprites.width, sprites.height) > PHOTOGRAPH ? "auto" : "";
   style.backgroundImage = `url(${sheetAddress(sprites.sheets[sheet])})`;
   style.backgroundSize = `${sprites.across * width}px auto`;
   const [left, top] = [(place % sprites.across) * width, Math.floor(place / sprites.across) * height];

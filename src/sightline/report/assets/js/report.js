@@ -10,6 +10,7 @@ import { Details } from "./details.js";
 import { startDiagrams } from "./diagrams.js";
 import { byId, dialogOf } from "./elements.js";
 import { fillFilters, startFilters } from "./filters.js";
+import { startFolds } from "./folds.js";
 import { Gallery } from "./gallery.js";
 import { startMatrices } from "./matrix.js";
 import { bytesOf, openColumns, readManifest, tableOf } from "./payload.js";
@@ -59,6 +60,7 @@ function start() {
     byId("grid").focus({ preventScroll: true });
   };
   startTheme(byId("theme"));
+  startFolds();
   startKeys(gallery, details);
   startDiagrams();
   startMatrices();
