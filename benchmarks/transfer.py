@@ -1,4 +1,4 @@
-"""Transfer to a folder of photographs: `probe` against forty lines of torch and scikit-learn.
+"""Transfer to a folder of photographs: `probe` and `finetune` against forty lines of torch and scikit-learn.
 
     SIGHTLINE_CIFAR10=data python benchmarks/transfer.py --json transfer.json
 
@@ -24,6 +24,8 @@ from PIL import Image
 from sklearn.metrics import balanced_accuracy_score, f1_score
 
 import sightline as sl
+from sightline.runs.run_folder import fit_options
+from sightline.training import load_recipe
 from sightline.training.linear_probe import STRENGTHS
 
 TEST_COUNTS = (135, 110, 85, 65, 45, 32, 24, 14)  # 510, of classes 0 to 7
@@ -55,6 +57,16 @@ def probe(folder: Path, *, class_weights: str = "none") -> np.ndarray:
 
 def probe_balanced(folder: Path) -> np.ndarray:
     return probe(folder, class_weights="balanced")
+
+
+def finetune(folder: Path) -> np.ndarray:
+    """The recipe `finetune` as it is: its probe's head, then its epochs."""
+    recipe = load_recipe("finetune", [f"data.name={folder}", f"data.image_size={SIDE}"])
+    data = sl.load_data(folder, image_size=SIDE)
+    model = sl.create_model(recipe.model.name, data, seed=recipe.training.seed)
+    sl.probe(model, data)
+    sl.fit(model, data, **fit_options(recipe, data))
+    return sl.predict(model, data.test).probabilities
 
 
 def forty_lines(folder: Path) -> np.ndarray:
@@ -92,10 +104,11 @@ def forty_lines(folder: Path) -> np.ndarray:
     return make_pipeline(StandardScaler(), regression).fit(train, labels).predict_proba(test)
 
 
-# A slot for fine-tuning and for peers: name -> function from the folder to probabilities (N, C).
+# A slot for peers: name -> function from the folder to probabilities (N, C).
 CONTENDERS: dict[str, Callable[[Path], np.ndarray]] = {
     "sightline probe": probe,
     "sightline probe, balanced": probe_balanced,
+    "sightline finetune": finetune,
     "forty lines": forty_lines,
 }
 

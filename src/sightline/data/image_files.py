@@ -92,7 +92,8 @@ def _formats() -> tuple[str, ...]:
 @functools.cache
 def picture_suffixes() -> frozenset[str]:
     """Return the endings of picture files, such as ".png", in lower case."""
-    return frozenset(end for end, kind in Image.registered_extensions().items() if kind in _formats())
+    formats = _formats()  # first: it may register more endings
+    return frozenset(end for end, kind in Image.registered_extensions().items() if kind in formats)
 
 
 def read_image(
