@@ -22,8 +22,10 @@ def test_unknown_names_and_settings_are_errors(tmp_path):
         load_data("cifar")
     with pytest.raises(SightlineError, match="a limit of 0 images leaves nothing"):
         load_data("shapes", limit=0)
-    with pytest.raises(SightlineError, match=r"test_fraction is 1.0; it needs a share between 0 and 1"):
-        load_data("shapes", test_fraction=1.0)
+    with pytest.raises(
+        SightlineError, match=r"test_fraction is 1.5; it needs a share above 0, and 1 tests all"
+    ):
+        load_data("shapes", test_fraction=1.5)
     with pytest.raises(SightlineError, match="'shapes' is 32x32 and is not resized to 64"):
         load_data("shapes", image_size=64)
 

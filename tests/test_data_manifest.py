@@ -146,3 +146,40 @@ def test_files_in_streams_are_decoded_once_and_again_when_they_change(tmp_path, 
         kept.write_bytes(b"damaged")
     np.testing.assert_array_equal(load_data(path, stream=True).train.labels, first.train.labels)
     assert decoded[-1] == 24
+
+
+def test_labels_alone_are_a_data_set_known_by_path_or_number(tmp_path):
+    table = pd.DataFrame(
+        {"path": ["a.jpg", "b.jpg", "c.jpg"], "label": ["cat", "dog", "cat"], "camera": [1, 2, 2]}
+    )
+    table.to_csv(tmp_path / "labels.csv", index=False)
+    data = load_data(tmp_path / "labels.csv", pictures=False, test_fraction=1)
+    assert (len(data.train), len(data.test), data.has_pictures) == (0, 3, False)
+    assert data.class_names == ("cat", "dog")
+    assert data.test.labels.tolist() == [0, 1, 0]
+    assert data.test.files["path"].tolist() == ["a.jpg", "b.jpg", "c.jpg"]
+    assert data.test.files["hash"].nunique() == 3
+    assert data.test.metadata["camera"].tolist() == [1, 2, 2]
+    assert describe(data)["image_size"] is None
+    table.drop(columns="path").to_csv(tmp_path / "numbers.csv", index=False)
+    numbers = load_data(
+        tmp_path / "numbers.csv", pictures=False, test_fraction=1, class_names=["dog", "x", "cat"]
+    )
+    assert numbers.test.metadata["path"].tolist() == ["test/00000", "test/00001", "test/00002"]
+    assert numbers.class_names == ("dog", "x", "cat")
+    assert numbers.test.labels.tolist() == [2, 0, 2]
+    with pytest.raises(
+        InputError, match="has the classes cat, which are not among the class names given: dog"
+    ):
+        load_data(tmp_path / "numbers.csv", pictures=False, class_names=["dog"])
+    with pytest.raises(InputError, match="has no pictures, so nothing can be trained on it"):
+        data.check_trainable()
+    with pytest.raises(InputError, match="is no table of labels"):
+        load_data("shapes", pictures=False)
+
+
+def test_a_split_of_tests_alone_needs_no_training(tmp_path):
+    rows = ["path,label,split", *(f"{n}.jpg,{'ab'[n % 2]},test" for n in range(4))]
+    (tmp_path / "labels.csv").write_text("\n".join(rows))
+    data = load_data(tmp_path / "labels.csv", pictures=False)
+    assert (len(data.train), len(data.test)) == (0, 4)

@@ -33,12 +33,14 @@ def stratified_split(
 
     With `groups`, (N,), none is in both; see `grouped_split`. Otherwise of each class the share
     `test_fraction` is tested, at least one image, and at least one is left to train on; a class of one image
-    is trained on.
+    is trained on. A share of 1 tests all.
 
     >>> train, test = stratified_split(np.array([0, 0, 0, 0, 1, 1]), test_fraction=0.25, seed=0)
     >>> len(train), len(test)
     (4, 2)
     """
+    if test_fraction == 1:
+        return np.arange(0), np.arange(len(labels))
     if groups is not None:
         return grouped_split(labels, groups, test_fraction=test_fraction, seed=seed)
     rng = np.random.default_rng(seed)
@@ -167,6 +169,9 @@ class Split:
 class Dataset:
     """A training split, a test split, and the names of the classes.
 
+    What is audited without training needs no training split: it may be of no image, `(0, H, W, 3)`. Where
+    there are labels and no pictures, the images of both splits are `(N, 0, 0, 3)`.
+
     Attributes:
         name: What it is called.
         class_names: C names, in the order of the labels 0 to C - 1.
@@ -179,7 +184,7 @@ class Dataset:
         resizing: How pictures of files were brought to one size; None for arrays, taken as they are.
 
     Raises:
-        InputError: A split is empty, sizes differ, or a label has no class name.
+        InputError: The test split is empty, sizes differ, or a label has no class name.
     """
 
     name: str
@@ -201,10 +206,12 @@ class Dataset:
                 raise InputError(f"class {number} of data set {self.name!r} has the name {name!r}, {problem}")
             seen.add(name)
         for word, split in (("training", self.train), ("test", self.test)):
-            if 0 in split.images.shape[1:]:
-                height, width = split.images.shape[1:3]
+            height, width = split.images.shape[1:3]
+            if (height == 0) != (width == 0):
                 raise InputError(f"data set {self.name!r} has {word} images of {height}x{width} pixels")
             if not len(split):
+                if split is self.train:
+                    continue
                 raise InputError(f"data set {self.name!r} has no {word} images; it needs at least one")
             low, high = int(split.labels.min()), int(split.labels.max())
             if low < 0 or high >= self.num_classes:
@@ -222,16 +229,32 @@ class Dataset:
     def num_classes(self) -> int:
         return len(self.class_names)
 
+    def check_trainable(self) -> None:
+        """Raise InputError where there is nothing to train on."""
+        if not len(self.train) or not self.has_pictures:
+            lacks = "pictures" if not self.has_pictures else "training images"
+            raise InputError(
+                f"data set {self.name!r} has no {lacks}, so nothing can be trained on it; "
+                "'sightline inspect' audits what was trained elsewhere"
+            )
+
+    @property
+    def has_pictures(self) -> bool:
+        """Whether there are pictures, and not labels alone."""
+        return 0 not in self.test.images.shape[1:]
+
     @property
     def image_size(self) -> tuple[int, int]:
-        """Height and width in pixels."""
+        """Height and width in pixels; 0 and 0 where there are no pictures."""
         height, width = self.train.images.shape[1:3]
         return height, width
 
     @functools.cached_property
     def _moments(self) -> tuple[np.ndarray, np.ndarray]:
+        if not self.has_pictures:
+            return np.zeros(3), np.ones(3)
         # Whole numbers make both moments exact: no rounding grows with the number of pixels.
-        images, (height, width) = self.train.images, self.image_size
+        images, (height, width) = (self.train if len(self.train) else self.test).images, self.image_size
         sums = images.sums.sum(axis=0) if isinstance(images, ImageFiles) else pixel_sums(images)  # (2, 3)
         count = len(images) * height * width
         means = [total / (255 * count) for total in sums[0].tolist()]
@@ -242,7 +265,10 @@ class Dataset:
 
     @property
     def mean(self) -> np.ndarray:
-        """Mean per channel over every pixel of the training split, (3,) in [0, 1]."""
+        """Mean per channel over every pixel of the training split, (3,) in [0, 1].
+
+        Of a test split that stands alone, where there is no training split.
+        """
         return self._moments[0]
 
     @property
@@ -270,7 +296,8 @@ def describe(dataset: Dataset) -> dict[str, Any]:
     Returns:
         A table with the keys name, source, image_size [H, W], resize and interpolation (how pictures were
         brought to that size; None for arrays), class_names, train_counts and test_counts (images per class),
-        mean and std (per channel of the training split, in [0, 1]), skipped (files that could not be read),
+        mean and std (per channel of the training split, in [0, 1]; empty without pictures, and the image size
+        is None), skipped (files that could not be read),
         notes (what loading decided, a line each), planted (a summary of the truth, or None) and fingerprint
         (as :func:`fingerprint` gives it).
     """
@@ -278,14 +305,14 @@ def describe(dataset: Dataset) -> dict[str, Any]:
     return {
         "name": dataset.name,
         "source": dataset.source,
-        "image_size": list(dataset.image_size),
+        "image_size": list(dataset.image_size) if dataset.has_pictures else None,
         "resize": resizing and resizing.rule,
         "interpolation": resizing and resizing.interpolation,
         "class_names": list(dataset.class_names),
         "train_counts": _counts(dataset.train, dataset.num_classes),
         "test_counts": _counts(dataset.test, dataset.num_classes),
-        "mean": dataset.mean.tolist(),
-        "std": dataset.std.tolist(),
+        "mean": dataset.mean.tolist() if dataset.has_pictures else [],
+        "std": dataset.std.tolist() if dataset.has_pictures else [],
         "skipped": list(dataset.skipped),
         "notes": list(dataset.notes),
         "planted": _planted(dataset),

@@ -60,7 +60,7 @@ def load_folder(
         resize: What becomes of a picture of another shape: "crop" cuts off what hangs over the centre, "pad"
             fills up with grey, "stretch" distorts.
         interpolation: "bilinear" or "bicubic".
-        test_fraction: Share of each class that is tested.
+        test_fraction: Share of each class that is tested, where there is no test folder; 1 for all.
         seed: Of the split.
         stream: True leaves the pictures in their files and decodes them each time they are used, False keeps
             them in memory, "auto" streams what would take more than a quarter of the memory. Either way every
@@ -127,6 +127,8 @@ def draw_split(
     """
     if keep_together not in ("", "near-duplicates"):
         raise InputError(f"keep_together is {keep_together!r}; known: near-duplicates, or nothing")
+    if test_fraction == 1:
+        return whole.take(np.arange(0)), whole, ["every image is tested, and none is for training"]
     groups, notes = whole.groups, []
     if keep_together:
         small = np.concatenate([small_pictures(block) for block in whole.blocks(_BLOCK)])

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any, Literal
+
+import numpy as np
 
 from sightline.data.cifar import load_cifar
 from sightline.data.dataset import Dataset, stratified_subset
@@ -54,6 +56,8 @@ def load_data(
     split_column: str = "split",
     group: str = "",
     keep_together: Literal["", "near-duplicates"] = "",
+    pictures: bool = True,
+    class_names: Sequence[str] = (),
     trust: Collection[str] | None = None,
 ) -> Dataset:
     """Return a data set by name, from a folder of pictures, a manifest or a `.npz` file, or from a function.
@@ -70,13 +74,17 @@ def load_data(
         limit: Keep at most this many images of the training split, and of the test split, each class with its
             share.
         seed: Of whatever is drawn: generated pictures, a split, the images that a limit keeps.
-        test_fraction: Share of a folder or an `.npz` file that is tested, where it has no test split.
+        test_fraction: Share of a folder, a manifest or an `.npz` file that is tested, where it has no test
+            split; 1 tests all.
         stream: Whether a folder's pictures stay in their files; see `load_folder`.
         path_column, label_column, split_column: What the columns of a manifest are called; see
             `load_manifest`.
         group: The manifest's column of groups, none of which is in both splits; by default "group", if there
             is one.
         keep_together: "near-duplicates" keeps pictures that look alike in one split, where it is drawn here.
+        pictures: False for the labels of a manifest alone; see `load_manifest`.
+        class_names: The classes in the order of a model's outputs, where that is another one than the data's;
+            those without an image too.
         trust: Modules that may be imported for a name that stands in a file; None for a name of your own.
 
     Raises:
@@ -88,8 +96,12 @@ def load_data(
     """
     if limit is not None and limit < 1:
         raise InputError(f"a limit of {limit} images leaves nothing; it needs 1 or more, or none")
-    if not 0 < test_fraction < 1:
-        raise InputError(f"test_fraction is {test_fraction}; it needs a share between 0 and 1")
+    if not 0 < test_fraction <= 1:
+        raise InputError(f"test_fraction is {test_fraction}; it needs a share above 0, and 1 tests all")
+    if not pictures and not (isinstance(name, str | Path) and Path(name).suffix.lower() in MANIFESTS):
+        raise InputError(
+            f"{name} is no table of labels (.csv, .parquet), and only such data needs no pictures"
+        )
     if isinstance(name, Dataset):
         dataset = name
     elif callable(name) or _is_function(str(name)):
@@ -117,6 +129,7 @@ def load_data(
             seed=seed,
             stream=stream,
             keep_together=keep_together,
+            pictures=pictures,
         )
     elif Path(name).suffix == ".npz" and Path(name).is_file():
         dataset = load_npz(name, test_fraction=test_fraction, seed=seed)
@@ -130,7 +143,24 @@ def load_data(
         raise InputError(
             f"data set {dataset.name!r} is in memory and cannot be streamed; stream is for image folders"
         )
+    if class_names:
+        dataset = _in_order_of(dataset, tuple(class_names))
     return dataset if limit is None else _limited(dataset, limit, seed)
+
+
+def _in_order_of(dataset: Dataset, class_names: tuple[str, ...]) -> Dataset:
+    """The data set with its classes in another order, and with those that it has no image of."""
+    if missing := [name for name in dataset.class_names if name not in class_names]:
+        raise InputError(
+            f"data set {dataset.name!r} has the classes {', '.join(missing)}, which are not among the "
+            f"class names given: {', '.join(class_names)}"
+        )
+    number = np.array([class_names.index(name) for name in dataset.class_names])
+    splits = {
+        word: dataclasses.replace(split, labels=number[split.labels])
+        for word, split in (("train", dataset.train), ("test", dataset.test))
+    }
+    return dataclasses.replace(dataset, class_names=class_names, **splits)
 
 
 def _is_function(name: str) -> bool:

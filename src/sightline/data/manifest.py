@@ -6,7 +6,7 @@
 
 `path` is seen from the manifest's folder. `split` (train or test) and a group are optional; all other
 columns are kept in `Split.metadata`. A row that does not fit is left out and named with its number; nothing
-is guessed.
+is guessed. Where the pictures are elsewhere, the table alone is a data set of labels (`pictures=False`).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 
 from sightline.data.dataset import Dataset, Split
-from sightline.data.image_files import Interpolation, Resize
+from sightline.data.image_files import ImageFiles, Interpolation, Resize, content_hash
 from sightline.data.image_folder import common_resizing, draw_split, streams
 from sightline.data.picture_cache import open_pictures
 from sightline.errors import DamagedFileError, InputError
@@ -55,18 +55,22 @@ def load_manifest(
     seed: int = 0,
     stream: bool | Literal["auto"] = "auto",
     keep_together: Literal["", "near-duplicates"] = "",
+    pictures: bool = True,
 ) -> Dataset:
     """Return the pictures that a CSV or Parquet file names.
 
     Without a column of splits the share `test_fraction` of each class is tested, drawn by `seed`; no group
     is in both splits. With one, "train" is trained on and the first of "test", "val" and "valid" that there
-    is, tested. Rows that do not fit (no such file, no label, a path twice, an unknown split, a picture that
-    cannot be read) are left out and named in `Dataset.skipped`, and counted in `Dataset.notes`.
+    is, tested; where none is for training, there is a test split alone. Rows that do not fit (no such file,
+    no label, a path twice, an unknown split, a picture that cannot be read) are left
+    out and named in `Dataset.skipped`, and counted in `Dataset.notes`.
 
     Args:
         file: The manifest.
         columns: What its columns are called.
         image_size, resize, interpolation, test_fraction, seed, stream, keep_together: As in `load_folder`.
+        pictures: False for the labels alone: no file is opened, and a row is known by its path, or by its
+            number where there is no column of paths.
 
     Raises:
         DamagedFileError: It is no table.
@@ -75,18 +79,41 @@ def load_manifest(
     """
     path = Path(file)
     table = _read_table(path)
-    rows, problems = _checked_rows(path, table, columns)
+    rows, problems = _checked_rows(path, table, columns, pictures=pictures)
     _enough(path, len(table), rows, problems)
+    if not pictures:
+        known = rows.assign(hash=[content_hash(name.encode()) for name in rows["path"]])
+        images = np.zeros((len(rows), 0, 0, 3), np.uint8)
+        how = {"test_fraction": test_fraction, "seed": seed, "keep_together": ""}
+        return _dataset(path, table, known, images, problems, how, {"source": f"{path}, without pictures"})
     paths = [os.path.join(path.parent, name) for name in rows["path"]]  # noqa: PTH118 - an absolute one stays
     resizing = common_resizing(paths, image_size, resize, interpolation)
     streamed = streams(stream, resizing, len(paths))
     opened = open_pictures(paths, resizing, stream=streamed, root=path)
     for number, reason in opened.failures.items():
         problems.append((int(rows["row"].iloc[number]), rows["path"].iloc[number], reason))
-    rows = rows.iloc[opened.rows].reset_index(drop=True)
+    rows = rows.iloc[opened.rows].reset_index(drop=True).assign(hash=opened.hashes)
     _enough(path, len(table), rows, problems)
-    trained = rows["label"] if "split" not in rows else rows["label"][rows["split"] == "train"]
-    names = tuple(sorted(trained.unique(), key=_in_order))
+    source = f"{path}, streamed" if streamed else str(path)
+    how = {"test_fraction": test_fraction, "seed": seed, "keep_together": keep_together}
+    found = {"source": source, "resizing": resizing}
+    return _dataset(path, table, rows, opened.images, problems, how, found)
+
+
+def _dataset(
+    path: Path,
+    table: pd.DataFrame,
+    rows: pd.DataFrame,
+    images: np.ndarray | ImageFiles,
+    problems: list[tuple[int, str, str]],
+    how: dict[str, Any],
+    found: dict[str, Any],
+) -> Dataset:
+    """The data set of the rows that fit. how: to split them, where no column does. found: what is known."""
+    trained = np.ones(len(rows), bool)
+    if "split" in rows and "train" in rows["split"].to_numpy():
+        trained = rows["split"].to_numpy() == "train"
+    names = tuple(sorted(set(rows["label"].to_numpy()[trained]), key=_in_order))
     if len(names) < 2:
         raise InputError(f"{path} has {len(names)} classes to train on; a data set needs two or more")
     known = rows["label"].isin(names).to_numpy()
@@ -94,22 +121,18 @@ def load_manifest(
         problems.append((row.row, row.path, f"label {row.label!r} is not among those of training"))  # pyright: ignore
     numbers = {name: number for number, name in enumerate(names)}
     labels = np.array([numbers.get(label, -1) for label in rows["label"]])
-    metadata = rows.drop(columns=["row", "label"]).assign(hash=opened.hashes)
-    whole = Split(opened.images, labels, metadata)
+    whole = Split(images, labels, rows.drop(columns=["row", "label"]))
     notes = _notes(path, len(table), problems)
     if "split" in rows:
         marks = rows["split"].to_numpy()
         train, test = (whole.take(np.flatnonzero((marks == word) & known)) for word in ("train", "test"))
         notes += _shared_groups(train, test)
     else:
-        train, test, more = draw_split(
-            whole, names, test_fraction=test_fraction, seed=seed, keep_together=keep_together
-        )
+        train, test, more = draw_split(whole, names, **how)
         notes += more
     skipped = [f"row {row}: {shown_name(name)}: {reason}" for row, name, reason in sorted(problems)]
-    source = f"{path}, streamed" if streamed else str(path)
-    found = {"skipped": tuple(skipped), "notes": tuple(notes), "resizing": resizing}
-    return Dataset(path.stem, names, train, test, source=source, **found)
+    found |= {"skipped": tuple(skipped), "notes": tuple(notes)}
+    return Dataset(path.stem, names, train, test, **found)
 
 
 def _read_table(path: Path) -> pd.DataFrame:
@@ -129,9 +152,12 @@ def _read_table(path: Path) -> pd.DataFrame:
 
 
 def _checked_rows(
-    path: Path, table: pd.DataFrame, columns: Columns
+    path: Path, table: pd.DataFrame, columns: Columns, *, pictures: bool
 ) -> tuple[pd.DataFrame, list[tuple[int, str, str]]]:
     """Rows that fit, with the columns row, path, label, and split and group where given; and the others."""
+    if not pictures and columns.path not in table:
+        numbers = table["index"] if "index" in table else np.arange(len(table))
+        table = table.assign(**{columns.path: [f"{_text(number):>05}" for number in numbers]})
     for name, key in ((columns.path, "path_column"), (columns.label, "label_column")):
         if name not in table:
             raise InputError(
@@ -158,7 +184,7 @@ def _checked_rows(
     for name in table.columns:
         if name not in used:
             rows["given_hash" if name == "hash" else name] = _numbers(table[name])
-    reasons = _reasons(path, rows)
+    reasons = _reasons(path, rows, pictures=pictures)
     problems = [
         (int(row), name, reason)
         for row, name, reason in zip(rows["row"], rows["path"], reasons, strict=True)
@@ -168,7 +194,7 @@ def _checked_rows(
     return rows.iloc[fits].reset_index(drop=True), problems
 
 
-def _reasons(path: Path, rows: pd.DataFrame) -> list[str]:
+def _reasons(path: Path, rows: pd.DataFrame, *, pictures: bool) -> list[str]:
     """Why each row is left out; "" for one that fits."""
     seen: dict[str, int] = {}
     labels: dict[str, int] = rows.groupby("path")["label"].nunique().to_dict()
@@ -179,7 +205,7 @@ def _reasons(path: Path, rows: pd.DataFrame) -> list[str]:
             reason = "no path"
         elif not row["label"]:
             reason = "no label"
-        elif "\0" in name or not Path(path.parent, name).is_file():
+        elif pictures and ("\0" in name or not Path(path.parent, name).is_file()):
             reason = "no such file"
         elif labels[name] > 1:
             reason = f"duplicate path with {labels[name]} labels"

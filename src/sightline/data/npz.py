@@ -103,6 +103,9 @@ def _split(arrays: dict[str, np.ndarray], x: str, y: str, path: Path) -> Split:
             f"{path} has {x} of shape {arrays[x].shape}; it needs (N, H, W, 3), or for grey "
             "(N, H, W) or (N, H, W, 1)"
         )
+    if 0 in images.shape[1:]:
+        word = "training" if x == "x" else "test"
+        raise InputError(f"{path} has {word} images of {images.shape[1]}x{images.shape[2]} pixels")
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
     if np.issubdtype(labels.dtype, np.integer) and labels.size:

@@ -136,9 +136,9 @@ def _start(recipe: Recipe, out: str | Path | None, device: str) -> Run:
     torch_device = choose_device(device)
     resolved = as_backbone_wants(_absolute(recipe.with_present_engine()))
     data = recipe_data(resolved)
+    _check_size(resolved, data)
     preview_augmentation(data, resolved.make_augmentation(data.mean.tolist()), [0])
     check_methods(resolved)
-    _check_size(resolved, data)
     try_metrics(resolved, data)
     resolved.make_objective(data)
     model = recipe_model(resolved, data)
@@ -163,7 +163,8 @@ def _start(recipe: Recipe, out: str | Path | None, device: str) -> Run:
 
 
 def _check_size(recipe: Recipe, data: Dataset) -> None:
-    """Raise InputError for data that training would take and what follows it would not."""
+    """Raise InputError for data that training, or what follows it, would not take."""
+    data.check_trainable()
     count, analysis = len(data.test), recipe.analysis
     if count < 2 and (analysis.audit or analysis.compare_images):
         raise InputError(

@@ -320,6 +320,8 @@ def recipe_data(recipe: Recipe) -> Dataset:
         split_column=section.split_column,
         group=section.group,
         keep_together=section.keep_together,
+        pictures=section.pictures,
+        class_names=section.class_names,
         trust=recipe.trust(section.name),
     )
     return apply_decisions(data, read_decisions(Path(section.fixes))) if section.fixes else data

@@ -93,6 +93,7 @@ def probe(
     """
     began = time.perf_counter()
     _check(folds, strengths, class_weights)
+    data.check_trainable()
     model.to(choose_device(device))
     head = probe_head(model, data)
     where = cache_folder() if cache == "auto" else None if cache is None else Path(cache)

@@ -92,7 +92,8 @@ class DataSection(Section):
     limit keeps; that of training is apart. stream: whether a folder's pictures stay in their files; "auto"
     for more than a quarter of the memory. fixes: a file of decisions from a report; images are relabelled and
     dropped by it. path_column, label_column, split_column, group: what the columns of a manifest are called.
-    keep_together: "near-duplicates" are kept in one split.
+    keep_together: "near-duplicates" are kept in one split. pictures: false for a manifest's labels alone.
+    class_names: the order of a model's outputs, where it is not that of the data.
     """
 
     name: Text = "shapes"
@@ -101,7 +102,7 @@ class DataSection(Section):
     resize: Resize = "crop"
     interpolation: Interpolation = "bicubic"
     limit: CountOrZero = 0
-    test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    test_fraction: Annotated[float, Field(gt=0, le=1)] = 0.2
     seed: Seed = 0
     stream: Literal[True, False, "auto"] = "auto"
     fixes: Text = ""
@@ -110,6 +111,8 @@ class DataSection(Section):
     split_column: Text = "split"
     group: Text = ""
     keep_together: Literal["", "near-duplicates"] = ""
+    pictures: bool = True
+    class_names: tuple[Text, ...] = ()
 
 
 class ModelSection(Section):
@@ -530,7 +533,7 @@ def _check_data(recipe: Recipe) -> None:
 def _without_lists(table: Mapping[str, Any]) -> dict[str, Any]:
     # Strict validation wants tuples, and TOML has only lists.
     copied = {key: dict(value) if isinstance(value, dict) else value for key, value in table.items()}
-    lists = {"analysis": ("layers", "compare", "sections"), "data": ("image_size",)}
+    lists = {"analysis": ("layers", "compare", "sections"), "data": ("image_size", "class_names")}
     holders = [(copied, ("metrics", "callbacks"))]
     holders += [(copied[name], keys) for name, keys in lists.items() if isinstance(copied.get(name), dict)]
     for holder, keys in holders:

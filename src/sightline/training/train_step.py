@@ -264,10 +264,11 @@ def training_batches(
 
 
 def check_outputs(model: nn.Module, data: Dataset, device: torch.device) -> None:
-    """Raise InputError unless the model returns one logit per class for an image of `data`."""
+    """Raise InputError unless the model returns one logit per class for an image of `data`, the first one."""
     from sightline.predictions import predict
 
-    first = Split(np.ascontiguousarray(data.train.images[:1]), data.train.labels[:1])
+    split = data.train if len(data.train) else data.test
+    first = Split(np.ascontiguousarray(split.images[:1]), split.labels[:1])
     model.to(device)
     try:
         predict(model, first, class_names=data.class_names)

@@ -417,6 +417,7 @@ def fit(
     torch_device = choose_device(device)
     execution = execution or Execution()
     layout = choose_memory_format(execution.memory_format)
+    data.check_trainable()
     check_outputs(model, data, torch_device)
     model.to(memory_format=layout)  # pyright: ignore[reportCallIssue]
     trained, held_out = hold_out(data.train, validation, seed)
