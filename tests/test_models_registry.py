@@ -155,15 +155,23 @@ def test_a_model_that_is_not_known_here_is_not_a_damaged_file(data, tmp_path):
     assert not isinstance(caught.value, DamagedFileError)
 
 
-def test_a_function_of_other_arguments_says_which_are_needed(data):
-    def without(num_classes, width=3):
-        return nn.Linear(width, num_classes)
+def theirs(classes: int = 10) -> nn.Module:
+    return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, classes))
 
-    with pytest.raises(
-        InputError,
-        match=r"'without' takes \(num_classes, width\) and lacks normalize; .* \(num_classes, normalize,",
-    ):
-        create_model(without, data)
+
+def test_a_network_that_does_not_normalise_is_given_normalised_images(data, tmp_path):
+    net = theirs()
+    torch.save(net.state_dict(), tmp_path / "theirs.pt")
+    mean, std = (0.2, 0.3, 0.4), (0.5, 0.25, 0.125)
+    made = create_model(theirs, data, weights=tmp_path / "theirs.pt", statistics=(mean, std))
+    images = to_float(data.train.images[:5])
+    by_hand = (images - torch.tensor(mean).view(1, 3, 1, 1)) / torch.tensor(std).view(1, 3, 1, 1)
+    torch.testing.assert_close(made(images), net(by_hand))
+    save_model(tmp_path, made, name=theirs, options={}, data=data, epoch=0)
+    torch.testing.assert_close(load_model(tmp_path, trust=None)[0](images), net(by_hand))
+
+
+def test_a_function_that_makes_no_network_is_refused(data):
     with pytest.raises(InputTypeError, match="returned a int; its function has to return"):
         create_model(lambda num_classes, normalize: 3, data)
     with pytest.raises(InputError, match=r"cannot be made with options .*: inconsistent"):

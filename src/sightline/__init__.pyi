@@ -33,6 +33,7 @@ from .report import write_report as write_report
 from .runs import Run as Run
 from .runs import audit_run as audit_run
 from .runs import compare_runs as compare_runs
+from .runs import inspect as inspect
 from .runs import load_run as load_run
 from .runs import run as run
 from .training import OPTIMIZERS as OPTIMIZERS
@@ -74,6 +75,7 @@ __all__ = [
     "explain_difference",
     "find_learning_rate",
     "fit",
+    "inspect",
     "load_data",
     "load_recipe",
     "load_run",

@@ -81,6 +81,12 @@ def takes(function: Callable[..., Any], name: str) -> bool:
     return name in _parameters(function)
 
 
+def accepts(function: Callable[..., Any], name: str) -> bool:
+    """Whether a function can be given an argument of that name, by its own name or among any others."""
+    parameters = _parameters(function)
+    return name in parameters or any(one.kind is one.VAR_KEYWORD for one in parameters.values())
+
+
 def _parameters(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
     try:
         return inspect.signature(function).parameters

@@ -155,8 +155,10 @@ def _find(evidence: Evidence) -> _Parts:
     features = None
     if evidence.features is not None and evidence.train_features is not None:
         features = evidence.train_features, evidence.features
+    elif evidence.features is not None and data is not None and not len(data.train):
+        features = evidence.features[:0], evidence.features
     duplicates = None
-    if data is not None:
+    if data is not None and data.has_pictures:
         duplicates = find_near_duplicates(data.train, data.test, features=features, seed=evidence.seed)
     pairs = confusion_pairs(p)
     slices = _slices(evidence)
@@ -194,7 +196,7 @@ def _find(evidence: Evidence) -> _Parts:
 def _slices(evidence: Evidence) -> list[FoundSlice]:
     p = evidence.predictions
     conditions = class_conditions(p.labels, p.predicted, p.class_names)
-    if evidence.data is not None:
+    if evidence.data is not None and evidence.data.has_pictures:
         blocks = [image_attributes(block) for block in evidence.data.test.blocks(_AT_ONCE)]
         conditions += attribute_conditions(pd.concat(blocks))
     if evidence.maps is not None:
@@ -315,10 +317,24 @@ def _warnings(parts: _Parts, calibration: Calibration) -> list[AuditWarning]:
         found.append(AuditWarning(WarningKind.CALIBRATION, text))
     shortcuts = [one for one in parts.slices if one.shortcut]
     found += [AuditWarning(WarningKind.SHORTCUT, f"A shortcut: {s.name}: {s.evidence}.") for s in shortcuts]
-    if parts.evidence.data is None:
-        text = "Without images there is no search for near-duplicates and no slices by what images look like."
-        found.append(AuditWarning(WarningKind.NOT_AVAILABLE, text))
+    if missing := _missing(parts.evidence):
+        found.append(AuditWarning(WarningKind.NOT_AVAILABLE, missing))
     return found
+
+
+def _missing(evidence: Evidence) -> str:
+    """What the evidence lacks, and what is therefore not found; nothing where it lacks nothing."""
+    data = evidence.data
+    if data is None:
+        return "Without images there is no search for near-duplicates and no slices by what images look like."
+    lacks = {
+        "pictures": not data.has_pictures and "near-duplicates and slices by what images look like",
+        "a training split": not len(data.train) and "leaks from it and judgement of its labels",
+        "features": evidence.features is None and "neighbours and groups of alike images",
+        "heat maps": evidence.maps is None and "slices by where the evidence lies, and maps on this page",
+    }
+    words = [f"without {what}, no {parts}" for what, parts in lacks.items() if parts]
+    return f"Not everything was given: {'; '.join(words)}." if words else ""
 
 
 def _ground_truth(parts: _Parts) -> tuple[Finding, ...]:
@@ -360,7 +376,7 @@ def _test_table(parts: _Parts) -> pd.DataFrame:
 
 def _train_table(parts: _Parts) -> pd.DataFrame:
     evidence = parts.evidence
-    if evidence.data is None or parts.duplicates is None:
+    if evidence.data is None:
         return pd.DataFrame({name: np.zeros(0, int if name in WHOLE else float) for name in TRAIN_COLUMNS})
     labels = evidence.data.train.labels
     listed = None if parts.train_labels is None else parts.train_labels.table
@@ -376,7 +392,7 @@ def _train_table(parts: _Parts) -> pd.DataFrame:
             "forgetting": _NEVER,
             "p_mean": unknown,
             "p_std": unknown,
-            "near_duplicate": parts.duplicates.train_nearest,
+            "near_duplicate": -1 if parts.duplicates is None else parts.duplicates.train_nearest,
         }
     )
     if evidence.dynamics is not None:

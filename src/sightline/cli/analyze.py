@@ -112,6 +112,66 @@ def _gain(gain: Gain | None) -> str:
     return f"{gain.value:+.2f} points ({gain.low:+.2f} to {gain.high:+.2f}) of {gain.unit}"
 
 
+@app.command("inspect")
+@click.argument("data")
+@click.option("--model", help="Network, as your training had it: module:function, timm/NAME, a name of ours.")
+@click.option("--weights", type=PATH, help="Its weights, with the head: safetensors, or a state dict.")
+@click.option(
+    "--predictions", type=PATH, help="In place of a model: Parquet or CSV with a column per class, and path."
+)
+@click.option("--features", type=PATH, help="Features by image: .npy, .npz or Parquet.")
+@click.option("--out-of-fold", type=PATH, help="Predictions of training images by models without them.")
+@click.option("--backbone", help="Network of features where none are given  [default: efficientnet_lite0]")
+@click.option("--classes", help="Names in the order of the model's outputs: a,b,c or a file of lines.")
+@click.option("--mean", help="Per channel, that the model's training normalised by: 0.485,0.456,0.406.")
+@click.option("--std", help="The same of the standard deviation.")
+@click.option("--fixes", type=PATH, help="Decisions from a report: relabel and drop images by them.")
+@click.option(
+    "--set", "changes", multiple=True, metavar="SECTION.KEY=VALUE", help="Change a value of the recipe."
+)
+@click.option("--out", type=PATH, help="The run's own folder  [default: runs/inspect-N]")
+@options.trust
+@options.device
+@options.as_json
+@options.quiet
+@options.debug
+def inspect(data, predictions, classes, mean, std, backbone, as_json, quiet, **given) -> None:
+    """Audit what was trained elsewhere: a model on DATA, or its predictions alone.
+
+    DATA is a folder, a manifest (.csv, .parquet), an .npz file or a name. The run that it makes is like any
+    other: audit, report, explain, compare and decisions work on it.
+    """
+    from sightline.cli.console import log_shown
+    from sightline.runs.existing_model import inspect as inspect_data
+
+    model = given.pop("model")
+    how = {key: _three(key, text) for key, text in (("mean", mean), ("std", std)) if text}
+    how |= {"backbone": backbone} if backbone is not None else {}
+    with log_shown(to_stderr=as_json, quiet=quiet):
+        made = inspect_data(
+            data, model, probabilities=predictions, class_names=_names(classes), **how, **given, verbose=False
+        )
+    emit_headline(made, as_json=as_json, text=str(made.report) if quiet else "")
+
+
+def _names(classes: str | None) -> list[str]:
+    """Class names of an option: a file of lines, or names with commas between them."""
+    if not classes:
+        return []
+    if Path(classes).is_file():
+        return [
+            line.strip() for line in Path(classes).read_text(encoding="utf-8").splitlines() if line.strip()
+        ]
+    return [name.strip() for name in classes.split(",")]
+
+
+def _three(name: str, text: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise click.UsageError(f"--{name} {text!r} is not three numbers with commas between them") from None
+
+
 @app.command()
 @click.argument("a", type=PATH)
 @click.argument("b", type=PATH)

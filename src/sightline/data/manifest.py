@@ -135,6 +135,21 @@ def _dataset(
     return Dataset(path.stem, names, train, test, **found)
 
 
+def manifest_paths(file: Path, column: str) -> list[str]:
+    """Return what the rows of a manifest are known by, in their order: their paths, or else their numbers.
+
+    Raises DamagedFileError if it is no table.
+    """
+    return _paths(_read_table(file), column)
+
+
+def _paths(table: pd.DataFrame, column: str) -> list[str]:
+    if column in table:
+        return [_text(name).replace("\\", "/") for name in table[column]]
+    numbers = table["index"] if "index" in table else np.arange(len(table))
+    return [f"{_text(number):>05}" for number in numbers]
+
+
 def _read_table(path: Path) -> pd.DataFrame:
     try:
         check_regular(path)
@@ -156,8 +171,7 @@ def _checked_rows(
 ) -> tuple[pd.DataFrame, list[tuple[int, str, str]]]:
     """Rows that fit, with the columns row, path, label, and split and group where given; and the others."""
     if not pictures and columns.path not in table:
-        numbers = table["index"] if "index" in table else np.arange(len(table))
-        table = table.assign(**{columns.path: [f"{_text(number):>05}" for number in numbers]})
+        table = table.assign(**{columns.path: _paths(table, columns.path)})
     for name, key in ((columns.path, "path_column"), (columns.label, "label_column")):
         if name not in table:
             raise InputError(

@@ -1,15 +1,23 @@
-"""Data sets in one `.npz` file: `x`, `y`, and if there are any `x_test`, `y_test`, `class_names`."""
+"""Data sets in one `.npz` file: `x`, `y`, and if there are any `x_test`, `y_test`, `class_names`.
+
+`save_npz` adds the data set's name and, as JSON, what else is known of each image.
+"""
 
 from __future__ import annotations
 
+import io
 import math
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from sightline.data.dataset import Dataset, Split, stratified_split
 from sightline.errors import DamagedFileError, InputError, NotFoundError
+from sightline.files import write_atomic
 
 _HIGHEST_LABEL = 2**16 - 1  # more classes than any data set of pictures has
 _MOST_COMPRESSED = 1100  # times its size is what a compressed file can hold (deflate: 1032)
@@ -40,9 +48,9 @@ def load_npz(path: str | Path, *, test_fraction: float = 0.2, seed: int = 0) -> 
     except Exception as error:  # damaged bytes can make a reader raise anything
         reason = " ".join(str(error).split())[:120] or type(error).__name__
         raise DamagedFileError(f"{path} is not a whole .npz file of plain arrays ({reason})") from error
-    train = _split(arrays, "x", "y", path)
+    train = _known(_split(arrays, "x", "y", path), arrays, "metadata", path)
     if "x_test" in arrays or "y_test" in arrays:
-        test = _split(arrays, "x_test", "y_test", path)
+        test = _known(_split(arrays, "x_test", "y_test", path), arrays, "metadata_test", path)
     else:
         chosen = stratified_split(train.labels, test_fraction=test_fraction, seed=seed)
         train, test = train.take(chosen[0]), train.take(chosen[1])
@@ -52,7 +60,30 @@ def load_npz(path: str | Path, *, test_fraction: float = 0.2, seed: int = 0) -> 
         raise InputError(f"{path} has class_names of shape {names.shape}; it needs one name for each class")
     if len(names) < 2:
         raise InputError(f"{path} names {len(names)} classes; a data set needs two or more")
-    return Dataset(path.stem, tuple(str(name) for name in names.tolist()), train, test, source=str(path))
+    name = str(arrays["name"]) if "name" in arrays else path.stem
+    return Dataset(name, tuple(str(name) for name in names.tolist()), train, test, source=str(path))
+
+
+def save_npz(path: Path, data: Dataset) -> None:
+    """Write a data set, with what is known of its images, whole or not at all; `load_npz` reads it."""
+    arrays: dict[str, Any] = {"name": np.array(data.name), "class_names": np.array(data.class_names)}
+    for end, split in (("", data.train), ("_test", data.test)):
+        arrays |= {f"x{end}": split.images[np.arange(len(split))], f"y{end}": split.labels}
+        arrays[f"metadata{end}"] = np.array(split.metadata.to_json(orient="split"))
+    write_atomic(path, lambda file: np.savez(file, **arrays))
+
+
+def _known(split: Split, arrays: Mapping[str, np.ndarray], name: str, path: Path) -> Split:
+    """The split with the table that `save_npz` wrote of its images."""
+    if name not in arrays:
+        return split
+    try:
+        kept: Any = False  # as they were written
+        table = pd.read_json(io.StringIO(str(arrays[name])), orient="split", dtype=kept)
+        return Split(split.images, split.labels, table.astype({"path": str}))
+    except (ValueError, LookupError, TypeError, InputError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise DamagedFileError(f"{path} has {name} that is no table of its images ({reason})") from None
 
 
 def read_arrays(path: str | Path) -> dict[str, np.ndarray]:

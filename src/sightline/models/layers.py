@@ -26,6 +26,17 @@ class Normalize(nn.Module):
         return (images - self.mean) / self.std
 
 
+class Normalized(nn.Module):
+    """A network of somebody else's behind the normalisation of its images: images in [0, 1] in."""
+
+    def __init__(self, normalize: nn.Module, net: nn.Module) -> None:
+        super().__init__()
+        self.normalize, self.net = normalize, net
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.net(self.normalize(images))
+
+
 def find_layer(model: nn.Module, name: str) -> nn.Module:
     """Return the submodule of `model` called `name`, such as "layer3" or "backbone.layer3.0".
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -36,11 +35,11 @@ from sightline.models.backbones import (
 )
 from sightline.models.custom_resnet import custom_resnet
 from sightline.models.device import device_of, evaluating
-from sightline.models.layers import Normalize
+from sightline.models.layers import Normalize, Normalized
 from sightline.models.resnet import resnet18, resnet34
 from sightline.models.speednet import speednet
 from sightline.models.weights import load_weights, state_problem
-from sightline.signatures import checked_options, takes
+from sightline.signatures import accepts, checked_options, takes
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "resnet18": resnet18,
@@ -48,7 +47,10 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "custom_resnet": custom_resnet,
     "speednet": speednet,
 }
-"""Models by name: functions `(num_classes, normalize, **options)` that return a `torch.nn.Module`."""
+"""Models by name: functions `(num_classes, normalize, **options)` that return a `torch.nn.Module`.
+
+A function of yours may lack both arguments.
+"""
 
 _GIVEN = ("num_classes", "normalize")
 
@@ -60,6 +62,8 @@ def create_model(
     seed: int = 0,
     weights: str | Path | None = None,
     pretrained: bool = True,
+    head: bool = False,
+    statistics: tuple[Sequence[float], Sequence[float]] | None = None,
     trust: Collection[str] | None = None,
     **options: Any,
 ) -> nn.Module:
@@ -72,6 +76,7 @@ def create_model(
         model: A name of :data:`MODELS`, of a plugin, "package.module:function", or a function
             `(num_classes, normalize, **options)`. It returns a `torch.nn.Module` that takes images
             (B, 3, H, W) in [0, 1], applies `normalize` to them first and returns logits (B, num_classes).
+            What a function without the argument `normalize` returns is given normalised images.
             Or a backbone with a new head and statistics of its own: "efficientnet_lite0", "timm/NAME",
             "torchvision/NAME", "hf/NAME" or "hf/FOLDER".
         data: Gives the number of classes, the statistics of the channels and the training images.
@@ -79,6 +84,8 @@ def create_model(
         weights: A file of weights to start from; see `load_weights`.
         pretrained: Whether a backbone starts from its library's weights, where there is no file. A function
             of yours with an argument of that name is given False then, and when a saved model is opened.
+        head: Whether the weights have to fill the head of a backbone too.
+        statistics: Mean and standard deviation per channel of `normalize`; by default those of the data.
         trust: Modules that may be imported for a name that stands in a file; None for a name of your own.
         **options: Further arguments of the function, checked by its annotations.
 
@@ -92,14 +99,15 @@ def create_model(
     function = find_model(model, trust=trust)
     if takes(function, "pretrained") and (weights or not pretrained):
         options = {**options, "pretrained": False}
-    normalize = Normalize() if is_backbone(model) else Normalize(data.mean.tolist(), data.std.tolist())
+    mean, std = statistics or (data.mean.tolist(), data.std.tolist())
+    normalize = Normalize() if is_backbone(model) else Normalize(mean, std)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         made = _build(function, data.num_classes, normalize, options)
     if weights:
-        load_weights(made, weights)
+        load_weights(made, weights, head=head)
     whiten = getattr(made, "whiten", None)
-    if whiten is not None and not weights:
+    if whiten is not None and not weights and len(data.train):
         whiten(data.train.images)
     return made
 
@@ -130,18 +138,11 @@ def check_options(
         options: Its arguments but `num_classes` and `normalize`.
 
     Raises:
-        InputError: The function lacks one of those two arguments, or an option does not fit.
+        InputError: An option does not fit.
     """
     name = getattr(function, "__name__", str(function))
     if not callable(function):
         raise InputTypeError(f"model {name!r} is a {type(function).__name__}; it has to be a function")
-    parameters = inspect.signature(function).parameters
-    takes_any = any(one.kind is one.VAR_KEYWORD for one in parameters.values())
-    if missing := [given for given in _GIVEN if given not in parameters and not takes_any]:
-        raise InputError(
-            f"model {name!r} takes ({', '.join(parameters)}) and lacks {' and '.join(missing)}; its function "
-            "has to take (num_classes, normalize, **options) and to apply normalize to the images first"
-        )
     return checked_options(where, options, function, given=_GIVEN)
 
 
@@ -151,7 +152,8 @@ def _build(
     name = getattr(function, "__name__", str(function))
     checked = check_options(f"options of model {name}: ", function, options)
     try:
-        made = function(num_classes=num_classes, normalize=normalize, **checked)
+        given = {"num_classes": num_classes, "normalize": normalize}
+        made = function(**{key: value for key, value in given.items() if accepts(function, key)}, **checked)
     except SightlineError:
         raise
     except Exception as error:  # options that do not fit together can make a network raise anything
@@ -161,7 +163,7 @@ def _build(
         raise InputTypeError(
             f"model {name!r} returned a {type(made).__name__}; its function has to return a torch.nn.Module"
         )
-    return made
+    return made if accepts(function, "normalize") else Normalized(normalize, made)
 
 
 def save_model(

@@ -24,7 +24,7 @@ _WRAPPINGS = (
 _PREFIXES = ("module.", "_orig_mod.")  # of DistributedDataParallel and torch.compile
 
 
-def load_weights(model: nn.Module, path: str | Path) -> None:
+def load_weights(model: nn.Module, path: str | Path, *, head: bool = False) -> None:
     """Put the weights of a file into a model, in place.
 
     A file with the names of the backbone's own library fills the body, and its head stays new; a file with
@@ -33,25 +33,47 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
     Args:
         model: A `Backbone` or another module.
         path: Safetensors, or what `torch.save` wrote of a state dict.
+        head: Whether the file has to fill the head too, which is then not new.
 
     Raises:
         NotFoundError, DamagedFileError: The file is missing, or holds no tensors by name.
         InputError: It holds other tensors than the model has.
     """
     found, target = read_weights(path), model
-    body = getattr(model, "body", None)
+    body, net = getattr(model, "body", None), getattr(model, "net", None)
+    if isinstance(net, nn.Module) and not any(name.startswith("net.") for name in found):
+        target = net  # somebody else's, which stands behind a normalisation here
     if isinstance(body, nn.Module) and not any(name.startswith("body.") for name in found):
         target = getattr(body, "net", body)
         replaced = getattr(model, "replaced", ())
+        if head:
+            _fill_head(model, found, replaced, path)
         found = {name: one for name, one in found.items() if not name.startswith(replaced)}
     own = target.state_dict()
     if target is model and isinstance(body, nn.Module):
         for name in ("head.weight", "head.bias"):
-            if name in found and name in own and found[name].shape != own[name].shape:
+            if not head and name in found and name in own and found[name].shape != own[name].shape:
                 found[name] = own[name]  # of other classes: it stays new
     if problem := state_problem(found, own):
         raise InputError(f"{path} does not hold weights of this {type(target).__name__}: {problem}")
     target.load_state_dict(found)
+
+
+def _fill_head(
+    model: nn.Module, found: Mapping[str, torch.Tensor], replaced: tuple[str, ...], path: str | Path
+) -> None:
+    """Put the head of a library's own network into the linear head of a `Backbone`."""
+    head: nn.Linear = model.head  # pyright: ignore[reportAssignmentType]
+    wanted = {"weight": head.weight, "bias": head.bias}
+    theirs = [name for name in found if name.startswith(replaced)] if replaced else []
+    for key, tensor in wanted.items():
+        fits = [name for name in theirs if name.endswith(key) and found[name].shape == tensor.shape]
+        if not fits:
+            seen = ", ".join(f"{name} {tuple(found[name].shape)}" for name in theirs) or "none"
+            raise InputError(
+                f"{path} has no head of {len(head.bias)} classes ({key} {tuple(tensor.shape)}), only: {seen}"
+            )
+        tensor.data.copy_(found[fits[-1]])
 
 
 def read_weights(path: str | Path) -> dict[str, torch.Tensor]:

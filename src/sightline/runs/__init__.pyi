@@ -1,6 +1,7 @@
 from .audit_stage import audit_run as audit_run
 from .audit_stage import out_of_fold as out_of_fold
 from .compare import compare_runs as compare_runs
+from .existing_model import inspect as inspect
 from .explain_files import explain_pictures as explain_pictures
 from .find_lr import apply_lr as apply_lr
 from .find_lr import describe_range_test as describe_range_test
@@ -29,6 +30,7 @@ __all__ = [
     "existing_folder",
     "explain_pictures",
     "finish_run",
+    "inspect",
     "list_runs",
     "load_run",
     "new_folder",

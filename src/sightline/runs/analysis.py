@@ -125,7 +125,7 @@ def sample_images(folder: Path, data: Dataset, recipe: Recipe) -> None:
 
 def measure(
     recipe: Recipe,
-    model: nn.Module,
+    model: nn.Module | None,
     data: Dataset,
     predictions: Predictions,
     *,
@@ -140,6 +140,9 @@ def measure(
     kept = best if recipe.training.keep == "best" else f"last epoch ({epoch})"
     if recipe.training.method == "probe":
         kept = f"linear probe, its penalty by {recipe.probe.folds} folds"
+    if recipe.training.method == "none":
+        what = f"predictions that were given, {recipe.inspect.predictions}"
+        kept = "trained elsewhere" if recipe.model.name else what
     metrics: dict[str, Any] = {
         "accuracy": accuracy(predictions),
         "loss": float(predictions.loss.mean()),
@@ -151,7 +154,7 @@ def measure(
         "metrics": _named_metrics(recipe, predictions),
         "scores": dataclasses.asdict(score_predictions(predictions)),
     }
-    if data.truth is not None:
+    if data.truth is not None and model is not None:
         train = predict(model, data.train, precision=recipe.training.precision)
         heat = np.zeros((len(data.test), 1, 1))
         if data.truth.test_masks is not None or data.truth.shortcut_test.any():

@@ -38,6 +38,10 @@ OUT_OF_FOLD = "out_of_fold.parquet"
 MODEL_CARD = "model.json"
 WEIGHTS = "model.safetensors"
 PREDICTIONS = "predictions.parquet"
+TRAIN_PREDICTIONS = "train_predictions.parquet"
+FEATURES = "features.npz"
+GIVEN_DATA = "data.npz"
+GIVEN_LABELS = "labels.csv"
 METRICS = "metrics.json"
 EXPLANATIONS = "explanations.npz"
 EXPLANATIONS_CARD = "explanations.json"
@@ -73,6 +77,10 @@ ARTIFACTS: dict[str, Artifact] = {
         Artifact(MODEL_CARD, "how to make the network that the weights belong to", SCHEMA),
         Artifact(WEIGHTS, "the trained weights"),
         Artifact(PREDICTIONS, "label and logits of each test image", SCHEMA),
+        Artifact(TRAIN_PREDICTIONS, "the same of each training image, where they were given", SCHEMA),
+        Artifact(FEATURES, "features of the images, where they were given"),
+        Artifact(GIVEN_DATA, "the data set, where it was given as arrays"),
+        Artifact(GIVEN_LABELS, "the labels, where they were given as an array without pictures"),
         Artifact(METRICS, "accuracy, loss and times", SCHEMA),
         Artifact(EXPLANATIONS, "maps of some mistakes and some correct predictions"),
         Artifact(EXPLANATIONS_CARD, "the method and the layers of these maps", SCHEMA),

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -35,7 +36,8 @@ from sightline.predictions import Predictions, predict, predict_corrupted, predi
 from sightline.predictions.features import frozen_features, head_inputs
 from sightline.runs.artifacts import EXPLANATIONS_CARD, GALLERY, OUT_OF_FOLD
 from sightline.runs.explain_files import run_card
-from sightline.runs.run_folder import Run, fit_options, fit_probe, load_run, recipe_model
+from sightline.runs.given_evidence import given_evidence, read_given_features, with_frozen
+from sightline.runs.run_folder import Run, fit_options, fit_probe, keep_seconds, load_run, recipe_model
 from sightline.training import Recipe, describe_epoch, fit, fold_probabilities, load_recipe
 
 log = logging.getLogger(__name__)
@@ -118,21 +120,37 @@ def keep_audit(
     calibrate: bool = False,
     others: np.ndarray | None = None,
     device: str = "auto",
+    model: nn.Module | None = None,
 ) -> Audit:
-    """Audit a run on its `data`; write what was found, and the pictures for its page, into its folder."""
-    chosen = choose_device(device)
-    model = run.model().to(chosen, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    """Audit a run on its `data`; write what was found, and the pictures for its page, into its folder.
+
+    model: Of a run of given predictions, the network that they are of, where that is at hand.
+    """
+    started, chosen = time.perf_counter(), choose_device(device)
+    own = run.recipe.inspect.backbone
+    frozen = frozen_features(data, backbone=own, device=device) if own and data.has_pictures else None
     unseen = None
     if folds:
         unseen = _by_folds(run, data, folds, folds_recipe, backbone, device)
-    elif (run.folder / OUT_OF_FOLD).exists():  # a probe has left it
+    elif (run.folder / OUT_OF_FOLD).exists():  # a probe has left it, or it was given
         unseen = _left_by_probe(run, data)
-    evidence, true_maps = gather(run, model, data, device=chosen, unseen=unseen, others=others)
+    elif run.recipe.training.method == "none":
+        unseen = _by_features(run, data, frozen)
+    if model is None and run.recipe.model.name:
+        model = run.model()
+    if model is None:
+        evidence, true_maps = given_evidence(run, data), None
+    else:
+        model.eval().to(chosen, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        evidence, true_maps = gather(run, model, data, device=chosen)
+    evidence = with_frozen(evidence, frozen, unseen=unseen, others=others)
     if calibrate:
         evidence = _with_second_witness(evidence, data, backbone, device)
     found = make_audit(evidence)
     write_audit(run.folder, found)
-    write_gallery(run.folder, found, data, maps=(evidence.maps, true_maps))
+    if data.has_pictures:
+        write_gallery(run.folder, found, data, maps=(evidence.maps, true_maps))
+    keep_seconds(run, "audit", time.perf_counter() - started)
     causes = [f"{one.cause} {one.count}" for one in found.error_budget.causes if one.count]
     log.info("audit: %s; %d fixes", ", ".join(causes) or "no mistakes", len(found.fixes))
     return found
@@ -156,17 +174,38 @@ def _by_folds(
     run: Run, data: Dataset, folds: int, recipe: str | Path | Recipe | None, backbone: str, device: str
 ) -> np.ndarray:
     """Probabilities (N_train, C) of each training image by a fit that has not seen it."""
+    if not len(data.train):
+        raise InputError(f"folds are of training images, and {data.name!r} has none")
+    if recipe is None and not data.has_pictures:
+        found = _by_features(run, data, None, folds)
+        if found is None:
+            raise InputError(f"{data.name!r} has no pictures, and no features that folds could be judged by")
+        return found
     if recipe is None:
         try:
-            frozen = frozen_features(data, backbone=backbone, device=device)[1]
+            frozen = frozen_features(data, backbone=backbone, device=device)
         except MissingExtraError as error:
+            if run.recipe.training.method == "none":
+                raise
             log.info("folds: by models of the run's own recipe, as there is no %s (%s)", backbone, error)
         else:
             log.info("folds: a probe on the frozen features of %s", backbone)
             seed, groups = run.recipe.training.seed, data.train.groups
             options = {"classes": data.num_classes, "folds": folds, "groups": groups, "seed": seed}
-            return fold_probabilities(frozen, data.train.labels, **options)
+            return fold_probabilities(frozen[1], data.train.labels, **options)
     return out_of_fold(recipe_of_folds(run.recipe, recipe), data, folds=folds, device=device)
+
+
+def _by_features(
+    run: Run, data: Dataset, frozen: tuple[np.ndarray, np.ndarray] | None, folds: int | None = None
+) -> np.ndarray | None:
+    """The same by a probe on features that have not learned from the labels; None where there are none."""
+    given = read_given_features(run)[1]
+    features = given if given is not None and not run.recipe.model.name else frozen and frozen[1]
+    if features is None or len(np.unique(data.train.labels)) < 2:
+        return None
+    options = {"classes": data.num_classes, "groups": data.train.groups, "seed": run.recipe.training.seed}
+    return fold_probabilities(features, data.train.labels, **options, folds=folds or run.recipe.probe.folds)
 
 
 def _left_by_probe(run: Run, data: Dataset) -> np.ndarray:
@@ -236,8 +275,6 @@ def gather(
     data: Dataset,
     *,
     device: torch.device,
-    unseen: np.ndarray | None = None,
-    others: np.ndarray | None = None,
 ) -> tuple[Evidence, np.ndarray]:
     """Return the evidence of a run, and the raw maps (N, h, w) of the test images for their true classes.
 
@@ -250,7 +287,7 @@ def gather(
     # Of each batch the image itself comes first: the features are those of it.
     features = _joined(read[:: len(augmented.tables)])
     with head_inputs(model) as read, logs.stage("audit: training images"):
-        train = predict(model, data.train, **named)
+        train = predict(model, data.train, **named) if len(data.train) else None
     height, width = data.image_size
     sample = _CORRUPTED if height * width <= _LARGE else _CORRUPTED // 3
     with logs.stage("audit: robustness"):
@@ -263,10 +300,8 @@ def gather(
         features=features,
         train_features=_joined(read),
         tta=augmented.probabilities,
-        others=others,
         maps=predicted_maps,
         dynamics=run.dynamics,
-        out_of_fold=unseen,
         robustness=measure_robustness(corrupted.clean, corrupted.corrupted),
         seed=seed,
     )

@@ -56,6 +56,7 @@ from sightline.runs.run_folder import (
     fit_options,
     fit_probe,
     held_by_leader,
+    keep_seconds,
     new_folder,
     other_threads,
     read_environment,
@@ -134,10 +135,13 @@ def _checked(recipe: str | Path | Recipe, changes: Sequence[str], trust: Sequenc
 
 def _start(recipe: Recipe, out: str | Path | None, device: str) -> Run:
     torch_device = choose_device(device)
-    resolved = as_backbone_wants(_absolute(recipe.with_present_engine()))
+    resolved = as_backbone_wants(absolute(recipe.with_present_engine()))
+    if not resolved.model.name:
+        raise InputError("the recipe is of predictions that were given: 'sightline inspect' takes them")
     data = recipe_data(resolved)
     _check_size(resolved, data)
-    preview_augmentation(data, resolved.make_augmentation(data.mean.tolist()), [0])
+    if resolved.training.method != "none":
+        preview_augmentation(data, resolved.make_augmentation(data.mean.tolist()), [0])
     check_methods(resolved)
     try_metrics(resolved, data)
     resolved.make_objective(data)
@@ -156,7 +160,7 @@ def _start(recipe: Recipe, out: str | Path | None, device: str) -> Run:
     measured = {"processes": distributed.size(), "execution": execution.describe()}
     environment = describe_environment(str(torch_device)) | measured
     with new_folder(resolved.name, None if out is None else Path(out)) as folder:
-        resolved = _with_own_fixes(resolved, folder)
+        resolved = with_own_fixes(resolved, folder)
         write_json(folder / ENVIRONMENT, environment)
         write_text(folder / RECIPE, recipe_toml(resolved))  # last: it makes the folder that of a run
     return Run(folder, resolved)
@@ -164,7 +168,8 @@ def _start(recipe: Recipe, out: str | Path | None, device: str) -> Run:
 
 def _check_size(recipe: Recipe, data: Dataset) -> None:
     """Raise InputError for data that training, or what follows it, would not take."""
-    data.check_trainable()
+    if recipe.training.method != "none":
+        data.check_trainable()
     count, analysis = len(data.test), recipe.analysis
     if count < 2 and (analysis.audit or analysis.compare_images):
         raise InputError(
@@ -175,8 +180,8 @@ def _check_size(recipe: Recipe, data: Dataset) -> None:
         raise InputError(f"data set {data.name!r} has {data.num_classes} class; a model needs 2 or more")
 
 
-def _with_own_fixes(recipe: Recipe, folder: Path) -> Recipe:
-    """The recipe with a copy of its decisions in the run's folder, which then stands for itself."""
+def with_own_fixes(recipe: Recipe, folder: Path) -> Recipe:
+    """Return the recipe with a copy of its decisions in the run's folder, which then stands for itself."""
     if not recipe.data.fixes:
         return recipe
     own = (folder / FIXES).absolute()
@@ -184,8 +189,13 @@ def _with_own_fixes(recipe: Recipe, folder: Path) -> Recipe:
     return recipe.model_copy(update={"data": recipe.data.model_copy(update={"fixes": str(own)})})
 
 
-def finish_run(run: Run, *, device: str = "auto", callbacks: Sequence[Callback] = ()) -> Run:
-    """Do what is left of a run: train from its checkpoint or from the start, analyse, audit, report."""
+def finish_run(
+    run: Run, *, device: str = "auto", callbacks: Sequence[Callback] = (), model: nn.Module | None = None
+) -> Run:
+    """Do what is left of a run: train from its checkpoint or from the start, analyse, audit, report.
+
+    model: Of a run of given predictions, the network that they are of, where that is at hand.
+    """
     with held_by_leader(run.folder):
         data = distributed.machine_first(lambda: recipe_data(run.recipe))
         if distributed.leads():
@@ -195,9 +205,9 @@ def finish_run(run: Run, *, device: str = "auto", callbacks: Sequence[Callback] 
                 log.warning("data: %s", line)
         run = settle_lr(run, data, device=device)
         _train(run, data, device=device, callbacks=callbacks)
-        analyze(run, data, device=device)
+        _analyze_held(run, data, device, model)
         if run.recipe.analysis.audit:
-            distributed.leader_does(lambda: keep_audit(run, data, device=device))
+            distributed.leader_does(lambda: keep_audit(run, data, device=device, model=model))
         distributed.leader_does(lambda: log.info("report: %s", report_run(run)))
     return run
 
@@ -222,7 +232,10 @@ def report_run(run: Run, *, sections: Sequence[str] = ()) -> Path:
         except UntrustedError:
             module = name.partition(":")[0]
             log.warning("the section %s is left out: its module is not trusted (--trust %s)", name, module)
-    return write_report(run.folder, sections=[*makers, *sections])
+    started = time.perf_counter()
+    page = write_report(run.folder, sections=[*makers, *sections])
+    keep_seconds(run, "page", time.perf_counter() - started)
+    return page
 
 
 def train(run: Run, data: Dataset, *, device: str = "auto", callbacks: Sequence[Callback] = ()) -> History:
@@ -248,6 +261,8 @@ def _train(run: Run, data: Dataset, *, device: str, callbacks: Sequence[Callback
         raise MissingExtraError(
             f"{run.folder} is augmented by albumentations; pip install 'sightline-vision[albumentations]'"
         )
+    if training.method == "none":
+        return distributed.leader_does(lambda: _keep_as_it_is(run, data))
     model = recipe_model(recipe, data)
     if distributed.leads():  # the folder may be on its machine alone
         environment = read_environment(run.folder)
@@ -265,6 +280,15 @@ def _train(run: Run, data: Dataset, *, device: str, callbacks: Sequence[Callback
     history = fit(model, data, **options, device=device, verbose=False)
     distributed.leader_does(lambda: _keep(run, model, data, history))
     return history
+
+
+def _keep_as_it_is(run: Run, data: Dataset) -> History:
+    write_json(run.folder / DATA_CARD, describe(data))
+    named = run.recipe.model
+    if named.name:
+        model = recipe_model(run.recipe, data)
+        save_model(run.folder, model, name=named.name, options=named.options, data=data, epoch=0)
+    return History(epochs=[], steps=[], kept=0)
 
 
 def _keep_head(run: Run, model: nn.Module, data: Dataset, device: str) -> None:
@@ -295,15 +319,21 @@ def _keep(run: Run, model: nn.Module, data: Dataset, history: History) -> None:
 def analyze(run: Run, data: Dataset, *, device: str = "auto") -> Predictions:
     """Predict the test split, rank and explain the mistakes; write predictions, metrics, explanations."""
     with held_by_leader(run.folder):
-        return _analyze_held(run, data, device)
+        return _analyze_held(run, data, device, None)
 
 
-def _analyze_held(run: Run, data: Dataset, device: str) -> Predictions:
+def _analyze_held(run: Run, data: Dataset, device: str, given: nn.Module | None) -> Predictions:
+    if not run.recipe.model.name and given is None:
+        return _analyze_predictions(run, data)
     check_methods(run.recipe)
     torch_device = choose_device(device)
-    distributed.leader_does(lambda: len(run.history))  # a damaged one is noticed before anything is written
-    trusted = run.recipe.trusted_modules
-    model, card = distributed.leader_does(lambda: load_model(run.folder, trust=trusted))
+    # A damaged history is noticed before anything is written.
+    distributed.leader_does(lambda: run.seconds_of_training)
+    if given is None:
+        trusted = run.recipe.trusted_modules
+        model, card = distributed.leader_does(lambda: load_model(run.folder, trust=trusted))
+    else:
+        model, card = given.eval(), {"epoch": 0}
     model.to(torch_device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     precision = distributed.agreed(choose_precision(run.recipe.training.precision, torch_device))
     started = time.perf_counter()
@@ -313,6 +343,19 @@ def _analyze_held(run: Run, data: Dataset, device: str) -> Predictions:
     seconds = {"predict": time.perf_counter() - started}
     distributed.leader_does(lambda: _analyze(run, data, model, augmented, card["epoch"], seconds))
     return augmented.plain
+
+
+def _analyze_predictions(run: Run, data: Dataset) -> Predictions:
+    """Measure what predictions alone allow."""
+    metrics = measure(run.recipe, None, data, run.predictions, layer="", epoch=0)
+    write_json(run.folder / METRICS, metrics | {"seconds": {"train": 0.0}})
+    _say(metrics, len(run.predictions))
+    return run.predictions
+
+
+def _say(metrics: dict[str, Any], images: int, more: str = "") -> None:
+    share = f"{100 * metrics['accuracy']:.2f} %{more}"
+    log.info("test accuracy %s: %d mistakes in %d images", share, metrics["mistakes"], images)
 
 
 def _analyze(
@@ -340,13 +383,12 @@ def _analyze(
     )
     if tta != "none":
         metrics |= {"accuracy_with_tta": accuracy(augmented.mean), "tta": tta}
-    metrics["seconds"] = {"train": float(run.history["seconds"].to_numpy().sum()), **seconds}
+    metrics["seconds"] = {"train": run.seconds_of_training, **seconds}
     write_json(run.folder / METRICS, metrics)
-    wrong = metrics["mistakes"]
-    share = f"{100 * metrics['accuracy']:.2f} %"
+    more = ""
     if tta != "none":
-        share += f" ({100 * metrics['accuracy_with_tta']:.2f} % with test-time augmentation: {tta})"
-    log.info("test accuracy %s: %d mistakes in %d images", share, wrong, len(predictions))
+        more = f" ({100 * metrics['accuracy_with_tta']:.2f} % with test-time augmentation: {tta})"
+    _say(metrics, len(predictions), more)
 
 
 def _execution(recipe: Recipe, model: nn.Module, data: Dataset, torch_device: torch.device) -> Execution:
@@ -368,8 +410,8 @@ def _execution(recipe: Recipe, model: nn.Module, data: Dataset, torch_device: to
     )
 
 
-def _absolute(recipe: Recipe) -> Recipe:
-    """The recipe with its paths from the root of the disk: a run can be repeated from anywhere."""
+def absolute(recipe: Recipe) -> Recipe:
+    """Return the recipe with its paths from the root of the disk: a run can be repeated from anywhere."""
     section, model = recipe.data, recipe.model
     absolute = {"dir": str(Path(section.dir).absolute())} if section.dir else {}
     if section.fixes:
@@ -387,10 +429,11 @@ def _absolute(recipe: Recipe) -> Recipe:
 def as_backbone_wants(recipe: Recipe) -> Recipe:
     """The recipe with a backbone's size and interpolation, for pictures in files and no size of their own."""
     section, model = recipe.data, recipe.model
-    files = Path(section.name).exists() and Path(section.name).suffix != ".npz"
-    if section.image_size or not is_backbone(model.name) or not files or section.name in DATASETS:
+    name = model.name or recipe.inspect.backbone
+    files = Path(section.name).exists() and Path(section.name).suffix != ".npz" and section.pictures
+    if section.image_size or not is_backbone(name) or not files or section.name in DATASETS:
         return recipe
-    spec = backbone_input(model.name, model.options)
+    spec = backbone_input(name, model.options)
     height, width = spec.size
     size = height if height == width else (height, width)
     kind = "bilinear" if spec.interpolation == "bilinear" else "bicubic"
@@ -401,7 +444,8 @@ def as_backbone_wants(recipe: Recipe) -> Recipe:
 def _describe_data(data: Dataset) -> str:
     height, width = data.image_size
     skipped = f", {len(data.skipped)} files skipped" if data.skipped else ""
+    size = f"of {height}x{width} pixels" if data.has_pictures else "without pictures"
     return (
-        f"{data.name}, {len(data.train)} training and {len(data.test)} test images "
-        f"of {height}x{width} pixels, {data.num_classes} classes{skipped}"
+        f"{data.name}, {len(data.train)} training and {len(data.test)} test images {size}, "
+        f"{data.num_classes} classes{skipped}"
     )

@@ -35,10 +35,11 @@ from sightline.errors import (
     UntrustedError,
     WriteError,
 )
-from sightline.files import LOCK, check_regular, hold, read_json
+from sightline.files import LOCK, check_regular, hold, read_json, write_json
 from sightline.models import create_model, load_model
 from sightline.predictions import Dynamics, Predictions, load_dynamics, read_predictions
 from sightline.runs.artifacts import DYNAMICS, ENVIRONMENT, HISTORY, METRICS, PREDICTIONS, RECIPE, REPORT
+from sightline.signatures import accepts
 from sightline.training import Execution, Probe, Recipe, load_recipe, probe
 
 RUNS = Path("runs")
@@ -192,6 +193,18 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
+def keep_seconds(run: Run, stage: str, seconds: float) -> None:
+    """Write how long a stage took into the run's `metrics.json`, where there is one."""
+    path = run.folder / METRICS
+    if not path.exists():
+        return
+    metrics = read_json(path, otherwise=f"'sightline analyze {run.folder}' writes it")
+    known = metrics.get("seconds")
+    metrics["seconds"] = (known if isinstance(known, dict) else {}) | {stage: seconds}
+    metrics.pop("schema", None)
+    write_json(path, metrics)
+
+
 def summarize_run(folder: Path) -> dict[str, Any]:
     """Return a row of the table of runs: run, recipe, data, metrics, seconds, damaged.
 
@@ -271,8 +284,16 @@ class Run:
         """What the audit found."""
         return read_audit(self.folder)
 
+    @property
+    def seconds_of_training(self) -> float:
+        """0 for what was trained elsewhere."""
+        none = self.recipe.training.method == "none"
+        return 0.0 if none else float(self.history["seconds"].to_numpy().sum())
+
     def model(self) -> nn.Module:
         """Open the trained model, in evaluation mode, on the CPU."""
+        if not self.recipe.model.name:
+            raise NotFoundError(f"{self.folder} was made of predictions that were given, and has no model")
         return load_model(self.folder, trust=self.recipe.trusted_modules)[0]
 
     def data(self) -> Dataset:
@@ -334,13 +355,18 @@ def recipe_model(recipe: Recipe, data: Dataset) -> nn.Module:
 
 def new_model(recipe: Recipe, data: Dataset, *, seed: int) -> nn.Module:
     """Make the model that the recipe names; what of it starts at random is drawn by `seed`."""
-    model = recipe.model
+    model, as_it_is = recipe.model, recipe.training.method == "none"
+    statistics = (model.mean, model.std) if model.mean else None
+    if as_it_is and not model.mean and not accepts(recipe.model_function, "normalize"):
+        statistics = (0.0,) * 3, (1.0,) * 3  # what its own training did is not known: images in [0, 1]
     return create_model(
         model.name,
         data,
         seed=seed,
         weights=model.weights or None,
         pretrained=model.pretrained,
+        head=as_it_is,
+        statistics=statistics,
         trust=recipe.trust(model.name),
         **model.options,
     )

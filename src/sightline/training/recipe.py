@@ -120,20 +120,24 @@ class ModelSection(Section):
 
     weights: a file to start from. pretrained: whether a backbone (efficientnet_lite0, timm/NAME,
     torchvision/NAME, hf/NAME) starts from its library's weights, where there is no file. options: keyword
-    arguments of its function.
+    arguments of its function. mean, std: per channel, that its images are normalised by; of the data by
+    default. A run of predictions that were computed elsewhere has no model, and the name "".
     """
 
     name: Text = "resnet18"
     weights: Text = ""
     pretrained: bool = True
     options: dict[str, Any] = Field(default={})
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
 
 
 class TrainingSection(Section):
     """How long, how many at once, how exact, and what is kept.
 
     method: "gradient" trains all, step by step; "probe" fits the last layer alone, by logistic regression on
-    frozen features, as the section `probe` says, and of this section it heeds precision and seed.
+    frozen features, as the section `probe` says, and of this section it heeds precision and seed; "none" is
+    of `sightline inspect`, which takes the model as it is, or its predictions, as `inspect` says.
     head: what the last layer starts from: "new" is drawn at random, "probe" is fitted to the frozen features
     first. head_epochs: epochs that train the last layer alone. frozen: share of the blocks, from the first,
     that stay as they are. parts: in how many a batch goes through the
@@ -146,7 +150,7 @@ class TrainingSection(Section):
     none.
     """
 
-    method: Literal["gradient", "probe"] = "gradient"
+    method: Literal["gradient", "probe", "none"] = "gradient"
     head: Literal["new", "probe"] = "new"
     head_epochs: CountOrZero = 0
     frozen: Share = 0.0
@@ -178,6 +182,18 @@ class ProbeSection(Section):
     folds: Annotated[int, Field(ge=2, le=100)] = 5
     class_weights: Literal["none", "balanced"] = "none"
     cache: bool = True
+
+
+class InspectSection(Section):
+    """What was computed elsewhere, where `training.method` is "none"; the run's folder has its own copies.
+
+    predictions, features: where they came from. backbone: the network whose features stand in where none
+    were given, and by which labels of the training split are judged; "" for none.
+    """
+
+    predictions: Text = ""
+    features: Text = ""
+    backbone: Text = ""
 
 
 class AnalysisSection(Section):
@@ -233,6 +249,7 @@ class Recipe(Section):
     mix: dict[str, Any] = Field(default={"name": "none"})
     training: TrainingSection = TrainingSection()
     probe: ProbeSection = ProbeSection()
+    inspect: InspectSection = InspectSection()
     analysis: AnalysisSection = AnalysisSection()
     published: PublishedSection = PublishedSection()
     _untrusted: frozenset[str] = PrivateAttr(default=frozenset())
@@ -503,7 +520,8 @@ def _checks(recipe: Recipe, complete: bool) -> Iterator[Callable[[], Any]]:
     yield recipe.make_metrics
     yield recipe.make_sections
     yield lambda: recipe.tta_function
-    yield lambda: check_options("recipe: model.options", recipe.model_function, recipe.model.options)
+    if recipe.model.name or recipe.training.method != "none":
+        yield lambda: check_options("recipe: model.options", recipe.model_function, recipe.model.options)
     if complete:
         yield lambda: _check_data(recipe)
 
@@ -533,7 +551,11 @@ def _check_data(recipe: Recipe) -> None:
 def _without_lists(table: Mapping[str, Any]) -> dict[str, Any]:
     # Strict validation wants tuples, and TOML has only lists.
     copied = {key: dict(value) if isinstance(value, dict) else value for key, value in table.items()}
-    lists = {"analysis": ("layers", "compare", "sections"), "data": ("image_size", "class_names")}
+    lists = {
+        "analysis": ("layers", "compare", "sections"),
+        "data": ("image_size", "class_names"),
+        "model": ("mean", "std"),
+    }
     holders = [(copied, ("metrics", "callbacks"))]
     holders += [(copied[name], keys) for name, keys in lists.items() if isinstance(copied.get(name), dict)]
     for holder, keys in holders:

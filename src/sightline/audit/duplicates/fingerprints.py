@@ -43,7 +43,9 @@ def pool(images: np.ndarray, cells: int) -> np.ndarray:
     """
     count, height, width, channels = images.shape
     down, right = area_weights(height, cells), area_weights(width, cells)
-    rows = np.matmul(down, images.reshape(count, height, -1).astype(np.float32))  # (B, cells, W * 3)
+    rows = np.matmul(
+        down, images.reshape(count, height, width * channels).astype(np.float32)
+    )  # (B, cells, W * 3)
     columns = np.matmul(right, rows.reshape(count * cells, width, channels))  # (B * cells, cells, 3)
     return columns.reshape(count, cells, cells, channels)
 

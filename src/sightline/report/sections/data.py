@@ -95,6 +95,8 @@ def _facts(data: DataCard) -> Iterator[tuple[str, str]]:
     if data.resize in _RESIZING:
         yield "Other sizes", f"{_RESIZING[data.resize]} ({data.interpolation} interpolation)"
     for label, values in (("Mean per channel", data.mean), ("Standard deviation per channel", data.std)):
+        if not values:
+            continue
         names = "RGB" if len(values) == 3 else range(1, len(values) + 1)
         yield label, "  ".join(f"{channel} {value:.3f}" for channel, value in zip(names, values, strict=True))
     for key, value in (data.planted or {}).items():
@@ -113,6 +115,8 @@ def model_section(run: RunData) -> Section | None:
 
 def _balance(counts: Sequence[int]) -> str:
     low, high = min(counts), max(counts)
+    if not high:
+        return "none of them for training"
     if low == high:
         return f"{plural(low, 'training image')} in each"
     return f"{count(low)} to {count(high)} training images in each"

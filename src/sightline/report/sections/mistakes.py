@@ -63,6 +63,8 @@ def gallery_section(run: RunData) -> Section:
     blocks: list[Block] = [Tool("gallery")]
     if run.pictures is None:
         words = "No pictures here: this audit is of the predictions alone. sightline audit RUN adds them."
+        if run.data and run.data.image_size is None:
+            words = "No pictures here: the data is a table of labels."
         lead = (
             f"All {plural(len(run.predictions), 'test image')}, the mistakes with the highest loss "
             "first. Filter them, open one to see its probabilities, and decide what to do with it."

@@ -161,7 +161,9 @@ def _facts(run: RunData) -> Iterator[tuple[str, str]]:
     if metrics.selection:
         yield "Weights", metrics.selection
     if metrics.seconds:
-        stages = [f"{stage} {duration(value)}" for stage, value in metrics.seconds.items()]
+        # The page itself is timed when it is there; what was trained elsewhere took no time here.
+        known = {stage: value for stage, value in metrics.seconds.items() if stage != "page" and value}
+        stages = [f"{stage} {duration(value)}" for stage, value in known.items()]
         yield "Time", ", ".join(stages)
 
 
