@@ -91,7 +91,7 @@ def test_the_facade_is_this_list_of_names():
         "adopt", "adopt_timm",
         "audit_run", "class_maps", "compare_methods", "compare_runs", "create_model", "explain",
         "explain_difference",
-        "find_learning_rate", "fit", "inspect", "load_data", "load_recipe", "load_run", "make_audit",
+        "find_learning_rate", "fit", "inspect", "load_data", "load_recipe", "load_run", "make_audit", "plant",
         "plot_class_accuracy",
         "plot_confusion", "plot_curves", "plot_explanations", "plot_images", "plot_learning_rate",
         "plot_mistakes", "plot_range_test",

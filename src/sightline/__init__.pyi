@@ -10,6 +10,7 @@ from .data import Augmentation as Augmentation
 from .data import Dataset as Dataset
 from .data import Split as Split
 from .data import load_data as load_data
+from .data import plant as plant
 from .errors import SightlineError as SightlineError
 from .faithfulness import compare_methods as compare_methods
 from .models import MODELS as MODELS
@@ -80,6 +81,7 @@ __all__ = [
     "load_recipe",
     "load_run",
     "make_audit",
+    "plant",
     "plot_class_accuracy",
     "plot_confusion",
     "plot_curves",

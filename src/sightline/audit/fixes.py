@@ -60,7 +60,7 @@ def share_gains(fixes: Sequence[Fix], wrong: ArrayLike) -> list[Fix]:
 
     Slices and pairs overlap. A mistake is counted by the first fix that is about it; each further one keeps
     the share of its gain that its own mistakes have, and all together never gain more than the mistakes that
-    there are.
+    there are. One without mistakes of its own is left out.
 
     Args:
         fixes: In their order.
@@ -76,6 +76,8 @@ def share_gains(fixes: Sequence[Fix], wrong: ArrayLike) -> list[Fix]:
         mine[list(fix.images)] = True
         mine &= wrong
         share = (mine & ~counted).sum() / max(mine.sum(), 1)
+        if not share:  # all of it is counted above
+            continue
         value, low, high = (min(share * one, left) for one in (fix.gain.value, fix.gain.low, fix.gain.high))
         unit = fix.gain.unit + (", beside the fixes above" if share < 1 else "")
         shared.append(replace(fix, gain=Gain(value, low, high, unit)))

@@ -16,6 +16,7 @@ from .loaders import StreamedBatches as StreamedBatches
 from .loaders import preview_augmentation as preview_augmentation
 from .photo_augment import OnDevice as OnDevice
 from .photo_augment import PhotoAugmentation as PhotoAugmentation
+from .planting import plant as plant
 from .shapes.truth import PlantedTruth as PlantedTruth
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "describe",
     "fingerprint",
     "load_data",
+    "plant",
     "preview_augmentation",
     "read_image",
 ]

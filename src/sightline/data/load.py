@@ -16,6 +16,7 @@ from sightline.data.image_files import ImageFiles, Interpolation, Resize
 from sightline.data.image_folder import load_folder, size_pair
 from sightline.data.manifest import MANIFESTS, Columns, load_manifest
 from sightline.data.npz import load_npz
+from sightline.data.planting import is_planted, load_planted
 from sightline.data.shapes.generate import load_shapes
 from sightline.errors import InputError, InputTypeError, nearest
 from sightline.extensions import plugins, resolve
@@ -107,6 +108,9 @@ def load_data(
     elif callable(name) or _is_function(str(name)):
         made = resolve("data", str(name) if isinstance(name, Path) else name, DATASETS, trust=trust)
         dataset = _called(name, made, {"data_dir": data_dir, "seed": seed})
+    elif Path(name).is_dir() and is_planted(Path(name)):
+        options = {"image_size": image_size, "resize": resize, "interpolation": interpolation}
+        dataset = load_planted(name, **options, stream=stream, seed=seed)
     elif Path(name).is_dir():
         dataset = load_folder(
             name,

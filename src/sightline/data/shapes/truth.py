@@ -27,6 +27,7 @@ class PlantedTruth:
         true_test: (V,) what is in them.
         degraded: (M,) bool, the test images that were made worse: blurred or dark. Empty where none were.
         degraded_name: What they have in common, as a slice would say it.
+        strangers: (S,) indices of test images that are of no class.
     """
 
     train_masks: np.ndarray | None
@@ -43,12 +44,13 @@ class PlantedTruth:
     true_test: np.ndarray = field(default_factory=lambda: np.zeros(0, int))
     degraded: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
     degraded_name: str = ""
+    strangers: np.ndarray = field(default_factory=lambda: np.zeros(0, int))
 
     def take(self, train: np.ndarray, test: np.ndarray) -> PlantedTruth:
         """Return the truth of the subset with these images of each split; a leak needs both its ends."""
         new_train = _new_indices(train, len(self.shortcut_train))
         new_test = _new_indices(test, len(self.shortcut_test))
-        wrong_test = new_test[self.wrong_test]
+        wrong_test, strangers = new_test[self.wrong_test], new_test[self.strangers]
         wrong = new_train[self.wrong_labels]
         leaks = np.stack([new_test[self.leaks[:, 0]], new_train[self.leaks[:, 1]]], axis=1)
         kept = (leaks >= 0).all(axis=1)
@@ -67,6 +69,7 @@ class PlantedTruth:
             true_test=self.true_test[wrong_test >= 0],
             degraded=self.degraded[test] if len(self.degraded) else self.degraded,
             degraded_name=self.degraded_name,
+            strangers=strangers[strangers >= 0],
         )
 
 
