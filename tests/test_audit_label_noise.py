@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from sightline.audit import LinearWitness, judge_labels, measure_noise
+from sightline.audit.label_noise import find_lower_group
 from sightline.errors import InputError
 
 
@@ -129,3 +130,26 @@ def test_what_does_not_fit_is_said_in_one_line():
     with pytest.raises(InputError, match=r"features are \(3,\)"):
         LinearWitness(np.zeros(3))
     assert not judge_labels(np.zeros(50, int), [np.ones((50, 1))]).flagged.any()
+
+
+@pytest.mark.parametrize("wrong", [40, 80, 400])
+def test_labels_that_were_never_believed_are_a_group_apart(wrong):
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        margins = rng.normal(2.4, 0.85, 4000)
+        margins[:wrong] = rng.normal(-2.4, 0.9, wrong)
+        margins[-50:] = np.nan
+        group = find_lower_group(margins)
+        if wrong > 40 or group is not None:  # forty may be too few for three standard errors
+            chosen = margins < group.below
+            assert chosen[:wrong].mean() > 0.85
+            assert chosen[wrong:].sum() <= max(5, 2 * group.others)
+
+
+def test_skewed_margins_and_a_network_that_believes_nothing_have_no_lower_group():
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        assert find_lower_group(3 - rng.gamma(1.5, 1.0, 5000)) is None
+        assert find_lower_group(2.4 + rng.standard_t(3, 5000)) is None
+        assert find_lower_group(rng.normal(-1, 1, 5000)) is None
+    assert find_lower_group(np.ones(100)) is None

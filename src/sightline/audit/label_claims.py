@@ -18,7 +18,7 @@ import numpy as np
 from sightline import logs
 from sightline.audit.inputs import Evidence, best_other
 from sightline.audit.label_issues import issue_table, normalized_margin
-from sightline.audit.label_noise import LinearWitness, Verdict, judge_labels
+from sightline.audit.label_noise import LinearWitness, Verdict, find_lower_group, judge_labels
 from sightline.audit.result import (
     Estimate,
     IssueClaim,
@@ -176,7 +176,33 @@ def judge_train_labels(evidence: Evidence) -> JudgedLabels | None:
     seen = ~np.isnan(quality)
     table = issue_table(labels, verdict.suggested, quality, verdict.flagged & seen)
     folds = IssueMethod.FOLDS if evidence.out_of_fold is not None else IssueMethod.PROBE
-    return _claimed(table, folds if ranked is None else IssueMethod.MARGIN, verdict, (words,), judge)
+    judged = _claimed(table, folds if ranked is None else IssueMethod.MARGIN, verdict, (words,), judge)
+    return _never_believed(evidence, judged, verdict) if words == _OWN else judged
+
+
+def _never_believed(evidence: Evidence, judged: JudgedLabels, verdict: Verdict) -> JudgedLabels:
+    """Flag the labels that training never came to believe, if they are a group apart and more than these.
+
+    A network's own features have learnt some of the wrong labels, so that a probe on them finds few; the
+    margins in training still tell. The probe has to have learnt enough, and to contradict each.
+    """
+    if evidence.dynamics is None or not verdict.noise.learnt:
+        return judged
+    margins = area_under_margin(evidence.dynamics.margin)
+    group = find_lower_group(margins)
+    if group is None:
+        return judged
+    flagged = (np.nan_to_num(margins, nan=np.inf) < group.below) & (verdict.margin < 0)
+    count = int(flagged.sum())
+    if count <= judged.flagged.sum():
+        return judged
+    bound = min(1.0, group.others / count)
+    low, high = wilson_interval(round((1 - bound) * count), count)[0], wilson_interval(count, count)[1]
+    precision = Estimate(1 - bound / 2, (low, high))
+    claim = IssueClaim.WRONG if low > 0.5 else IssueClaim.LOOK
+    words = (*judged.witnesses, "the margins in training")
+    table = judged.table.assign(flagged=flagged)
+    return JudgedLabels(table, judged.method, claim, precision, words)
 
 
 def judge_by_folds(evidence: Evidence) -> JudgedLabels | None:

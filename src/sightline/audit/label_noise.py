@@ -330,3 +330,53 @@ def _pooled(tables: Sequence[np.ndarray]) -> np.ndarray:
     if len({one.shape for one in tables}) > 1:
         raise InputError(f"the witnesses are {[one.shape for one in tables]}; all need the same (N, C)")
     return _softmax(np.mean([np.log(np.maximum(one, 1e-12)) for one in tables], axis=0))
+
+
+@dataclass(frozen=True)
+class LowerGroup:
+    """Images whose margins stand apart below those of all others.
+
+    Attributes:
+        below: Margin under which they lie, at most 0.
+        others: How many of those under it may belong to the others all the same: as if these were as dense
+            all the way down as they are in the gap.
+    """
+
+    below: float
+    others: float
+
+
+def find_lower_group(margins: np.ndarray) -> LowerGroup | None:
+    """Look for a second hump below the margins of most images, with a gap between the two; None without.
+
+    The margins of labels that fit thin out steadily below their middle, however skewed they are. Where fewer
+    lie in a stretch than in an equal one further down, by half and by three standard errors, another kind of
+    images begins: labels that training never came to believe.
+
+    Args:
+        margins: (N,) mean margin of each label over the epochs; NaN where an image was not trained on.
+    """
+    seen = margins[~np.isnan(margins)]
+    if len(seen) < _FEWEST or np.ptp(seen) == 0:
+        return None
+    middle = float(np.median(seen))
+    step = float(np.subtract(*np.quantile(seen, [0.75, 0.25]))) / 2
+    if middle <= 0 or step <= 0:
+        return None  # not even the middle image is believed
+    edges = np.arange(middle, seen.min() - 2 * step, -step / 4)[::-1]
+    count = np.histogram(seen, edges)[0][::-1]  # from the middle down
+    stretch = np.convolve(count, np.ones(4), "valid")  # of a step each
+    fewest, found = np.inf, None
+    for gap in range(4, len(stretch) - 4):
+        further = stretch[gap + 4 :]
+        if not len(further):
+            break
+        hump = float(further.max())
+        apart = (hump - stretch[gap]) / np.sqrt(hump + stretch[gap] + 1)
+        if hump >= 2 * stretch[gap] and apart > 3 and stretch[gap] < fewest:
+            fewest, found = stretch[gap], gap
+    if found is None:
+        return None
+    below = min(0.0, middle - (found + 2) * step / 4)
+    lowest = float(np.quantile(seen[seen < below], 0.02)) if (seen < below).any() else below
+    return LowerGroup(below, float(stretch[found] * (below - lowest) / step))
