@@ -369,8 +369,8 @@ def find_lower_group(margins: np.ndarray) -> LowerGroup | None:
     fewest, found = np.inf, None
     for gap in range(4, len(stretch) - 4):
         further = stretch[gap + 4 :]
-        if not len(further):
-            break
+        if not len(further) or middle - (gap + 2) * step / 4 < -middle / 2:
+            break  # a gap further out is one between stragglers
         hump = float(further.max())
         apart = (hump - stretch[gap]) / np.sqrt(hump + stretch[gap] + 1)
         if hump >= 2 * stretch[gap] and apart > 3 and stretch[gap] < fewest:

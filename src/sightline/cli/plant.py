@@ -72,7 +72,7 @@ def plant(name: str, out: Path, data_dir: Path | None, as_json: bool, **faults: 
     """
     from sightline.data import plant as plant_faults
 
-    loading = {} if data_dir is None else {"data_dir": data_dir}
+    loading: dict[str, Any] = {} if data_dir is None else {"data_dir": data_dir}
     data = plant_faults(name, out, **faults, **loading)
     truth = data.truth
     assert truth is not None
