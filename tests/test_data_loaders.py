@@ -125,3 +125,54 @@ def test_a_transform_that_changes_type_or_size_is_an_error(split):
 def test_a_batch_of_no_images_is_an_error(split):
     with pytest.raises(SightlineError, match="batch_size is 0; it needs 1 or more"):
         _resident(split, batch_size=0)
+
+
+def unequal_split() -> Split:
+    """60, 30 and 10 images, each of one grey value that tells it."""
+    labels = np.repeat([0, 1, 2], [60, 30, 10])
+    images = np.broadcast_to(np.arange(100, dtype=np.uint8)[:, None, None, None], (100, 8, 8, 3))
+    return Split(np.ascontiguousarray(images), labels)
+
+
+@pytest.mark.parametrize("kind", ["resident", "streamed"])
+def test_a_balanced_epoch_draws_each_class_as_often_and_begins_anywhere(kind):
+    split = unequal_split()
+    options = {"batch_size": 16, "fill": (0, 0, 0), "seed": 3, "drop_last": False, "balanced": True}
+
+    def batches():
+        if kind == "resident":
+            return ResidentBatches(split, **options)
+        return StreamedBatches(split, None, num_workers=0, **options)
+
+    drawn = torch.cat([batch.labels for epoch in range(60) for batch in batches().epoch(epoch)])
+    assert len(drawn) == 6_000
+    shares = torch.bincount(drawn) / len(drawn)
+    assert torch.all((shares - 1 / 3).abs() < 4 * (2 / 9 / len(drawn)) ** 0.5)
+    whole = list(batches().epoch(5))
+    assert not torch.equal(whole[0].indices, next(iter(batches().epoch(6))).indices)
+    for one, other in zip(whole[2:], batches().epoch(5, start=2), strict=True):
+        assert torch.equal(one.indices, other.indices)
+        assert torch.equal(one.images, other.images)
+    for batch in whole:  # pictures, labels and indices belong together
+        assert torch.equal((batch.images[:, 0, 0, 0] * 255).round().long(), batch.indices)
+        assert torch.equal(torch.from_numpy(split.labels)[batch.indices], batch.labels)
+
+
+def test_an_image_that_comes_twice_in_a_balanced_epoch_is_augmented_anew():
+    split = unequal_split()
+    pictures = np.random.default_rng(0).integers(0, 256, (100, 8, 8, 3), np.uint8)
+    augmentation = Augmentation(crop_padding=3, flip="random")
+    batches = ResidentBatches(
+        Split(pictures, split.labels),
+        augmentation=augmentation,
+        batch_size=100,
+        fill=(0, 0, 0),
+        seed=0,
+        balanced=True,
+    )
+    batch = next(batches.epoch(0))
+    rare = (batch.labels == 2).nonzero()[:, 0]
+    same = batch.indices[rare, None] == batch.indices[None, rare]
+    alike = (batch.images[rare, None] == batch.images[None, rare]).flatten(2).all(2)
+    assert same.sum() > 2 * len(rare)
+    assert alike.sum() < (len(rare) + same.sum()) / 2

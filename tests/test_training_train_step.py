@@ -72,9 +72,10 @@ def unequal(count: int = 240):
 
 def test_a_recipe_says_what_becomes_of_unequal_classes():
     data = unequal()
-    changes = ["training.class_weights=balanced", "training.logit_adjustment=0.5"]
+    changes = ["training.class_weights=balanced"]
     made = load_recipe("shapes-quick", changes).make_objective(data)
     assert made.class_weights == balanced_weights(data.train.labels, data.num_classes)
+    made = load_recipe("shapes-quick", ["training.logit_adjustment=0.5"]).make_objective(data)
     assert made.adjustment == log_prior(data.train.labels, data.num_classes, tau=0.5)
     first = data.class_names[0]
     table = load_recipe("shapes-quick", [f"training.class_weights={{ {first} = 3.0 }}"])
@@ -119,3 +120,16 @@ def test_a_batch_in_parts_has_the_loss_and_the_gradient_of_the_whole(parts):
         results.append((loss, logits, model[1].weight, model[1].bias))
     for one, other in zip(*results, strict=True):
         torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        ["training.class_weights=balanced", "training.logit_adjustment=0.5"],
+        ["training.sampler=balanced", "training.logit_adjustment=0.5"],
+        ["training.class_weights=balanced", "training.sampler=balanced"],
+    ],
+)
+def test_unequal_classes_are_corrected_for_once(changes):
+    with pytest.raises(InputError, match="each of which corrects for unequal classes by itself; keep one"):
+        load_recipe("shapes-quick", changes).make_objective(make_data())

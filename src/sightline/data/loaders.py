@@ -52,20 +52,35 @@ class Plan:
         shuffle: bool,
         drop_last: bool,
         shard: tuple[int, int],
+        balanced: np.ndarray | None = None,
     ) -> None:
         if batch_size < 1:
             raise InputError(f"batch_size is {batch_size}; it needs 1 or more")
         self.count, self.batch_size, self.seed, self.shuffle = count, batch_size, seed, shuffle
         self.shard = shard
+        self._chances: Tensor | None = None  # of each image to be drawn; None: each comes once an epoch
+        if balanced is not None:
+            counts = np.bincount(balanced)
+            self._chances = torch.from_numpy(1 / counts[balanced])
         self.stream = shard[:1] if shard[1] > 1 else ()  # tells this part's random stream from the others'
         full, rest = divmod(count, batch_size)
         self.steps = max(full, 1) if drop_last else full + bool(rest)
 
     def order(self, epoch: int) -> Tensor:
         """(N,) int64 on the CPU."""
+        if self._chances is not None:
+            generator = random_generator(self.seed, epoch, _ORDER)
+            return torch.multinomial(self._chances, self.count, replacement=True, generator=generator)
         if not self.shuffle:
             return torch.arange(self.count)
         return torch.randperm(self.count, generator=random_generator(self.seed, epoch, _ORDER))
+
+    def draws_in(self, order: Tensor) -> Tensor:
+        """Which of an epoch's draws each place of the order gets: its image's own, wherever it comes.
+
+        Of a balanced epoch, in which an image may come twice, each place has one of its own.
+        """
+        return order if self._chances is None else torch.arange(self.count)
 
     def slice(self, step: int) -> slice:
         start, part = step * self.batch_size, part_of(self.images(step), *self.shard)
@@ -111,8 +126,10 @@ class StreamedBatches:
         drop_last: bool = True,
         num_workers: int | None = None,
         shard: tuple[int, int] = (0, 1),
+        balanced: bool = False,
     ) -> None:
-        self._plan = Plan(len(split), batch_size, seed, shuffle, drop_last, shard)
+        labels = split.labels if balanced else None
+        self._plan = Plan(len(split), batch_size, seed, shuffle, drop_last, shard, labels)
         if isinstance(transform, Augmentation) and transform.engine == "albumentations":
             height, width = split.images.shape[1:3]
             transform = transform.to_albumentations((height, width), fill=fill)
@@ -150,12 +167,13 @@ class StreamedBatches:
             ((self._plan.seed, epoch, step, *stream), part.numpy())
             for step, part in zip(steps, parts, strict=True)
         ]
-        draws = self._draw(epoch)
+        draws, places = self._draw(epoch), self._plan.draws_in(order)
+        chosen = [places[self._plan.slice(step)] for step in steps]
         with self._load(tasks) as loaded:
-            for indices, pixels in zip(parts, loaded, strict=True):
+            for indices, own, pixels in zip(parts, chosen, loaded, strict=True):
                 if isinstance(pixels, str):
                     raise DamagedFileError(pixels)
-                images = self._finish(pixels.to(self._device, non_blocking=True), indices, draws)
+                images = self._finish(pixels.to(self._device, non_blocking=True), own, draws)
                 yield Batch(images, self._labels[indices].to(self._device), indices.to(self._device))
 
     def _draw(self, epoch: int) -> Any:
@@ -165,11 +183,11 @@ class StreamedBatches:
         height, width = self._pictures.images.shape[1:3]
         return self._augmentation.draw(self._plan.count, (height, width), seed=self._plan.seed, epoch=epoch)
 
-    def _finish(self, pixels: Tensor, indices: Tensor, draws: Any) -> Tensor:
-        """uint8 (B, H, W, 3) to float32 (B, 3, H, W), augmented as drawn for the images at `indices`."""
+    def _finish(self, pixels: Tensor, places: Tensor, draws: Any) -> Tensor:
+        """uint8 (B, H, W, 3) to float32 (B, 3, H, W), augmented by the draws at `places`."""
         if self._augmentation is None or draws is None:
             return pixels.float().div_(255).permute(0, 3, 1, 2)
-        everyone, drawn = torch.arange(len(pixels), device=self._device), draws[indices].to(self._device)
+        everyone, drawn = torch.arange(len(pixels), device=self._device), draws[places].to(self._device)
         return self._augmentation.apply(pixels, everyone, drawn, fill=self._fill)
 
     @contextlib.contextmanager
@@ -241,7 +259,8 @@ class ResidentBatches:
     """Batches of a data set that lies on the device whole, augmented there a batch at a time.
 
     fill: three values in [0, 1] for cutouts and padding, the mean of the training split. shuffle: a new
-    order in each epoch. drop_last: leave out a last batch that is not full, unless it is the only one.
+    order in each epoch. balanced: draw as many images as there are, with replacement, each class as often.
+    drop_last: leave out a last batch that is not full, unless it is the only one.
     shard: (part, parts) yields that part of each batch, one of `parts` that together are the batch.
     Whatever is drawn is a pure function of (seed, epoch).
 
@@ -265,8 +284,10 @@ class ResidentBatches:
         shuffle: bool = True,
         drop_last: bool = True,
         shard: tuple[int, int] = (0, 1),
+        balanced: bool = False,
     ) -> None:
-        self._plan = Plan(len(split), batch_size, seed, shuffle, drop_last, shard)
+        labels = split.labels if balanced else None
+        self._plan = Plan(len(split), batch_size, seed, shuffle, drop_last, shard, labels)
         self._augmentation = augmentation or Augmentation()
         if self._augmentation.engine != "builtin":
             raise InputError(
@@ -299,7 +320,7 @@ class ResidentBatches:
         # Drawn per image, then brought into the order of the epoch: an image's flip alternates
         # wherever in the epoch it comes.
         draws: Any = self._augmentation.draw(count, self._image_size, seed=self._plan.seed, epoch=epoch)
-        draws, order = draws[order].to(device), order.to(device)
+        draws, order = draws[self._plan.draws_in(order)].to(device), order.to(device)
         for step in range(start, len(self)):
             part = self._plan.slice(step)
             indices = order[part]

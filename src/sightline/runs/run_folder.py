@@ -398,6 +398,7 @@ def fit_options(recipe: Recipe, data: Dataset, *, choosing: bool = True) -> dict
         "epochs": training.epochs,
         "batch_size": training.batch_size,
         "parts": training.parts,
+        "sampler": training.sampler,
         "optimizer": recipe.make_optimizer(),
         "schedule": schedule,
         "momentum": momentum,

@@ -147,7 +147,8 @@ class TrainingSection(Section):
     freeze: epochs that a parameter or a layer trains, by its name, such as { "whitening.bias" = 3 }.
     metric: of the validation split, by which `keep` and `patience` choose. class_weights: "balanced", or a
     table of factors by class name, 1 for what it lacks. logit_adjustment: tau of Menon et al. 2021, 0 for
-    none.
+    none. sampler: "balanced" draws each class as often, with replacement. One of these three corrects for
+    unequal classes.
     """
 
     method: Literal["gradient", "probe", "none"] = "gradient"
@@ -169,6 +170,7 @@ class TrainingSection(Section):
     metric: Literal["loss", "accuracy", "balanced_accuracy", "macro_f1"] = "loss"
     class_weights: Literal["none", "balanced"] | dict[str, NonNegative] = "none"
     logit_adjustment: NonNegative = 0.0
+    sampler: Literal["shuffle", "balanced"] = "shuffle"
     seed: Seed = 0
 
 
@@ -344,6 +346,13 @@ class Recipe(Section):
         """Return what the training minimises on `data`, whose training split says how many a class has."""
         training, labels, classes = self.training, data.train.labels, data.num_classes
         weights, tau = training.class_weights, training.logit_adjustment
+        used = [f"class_weights={weights!r}"] * (weights != "none") + [f"logit_adjustment={tau}"] * (tau > 0)
+        used += ['sampler="balanced"'] * (training.sampler == "balanced")
+        if len(used) > 1:
+            raise InputError(
+                f"recipe: training has {' and '.join(used)}, each of which corrects for unequal classes by "
+                "itself; keep one of them"
+            )
         given: tuple[float, ...] = ()
         if isinstance(weights, dict):
             for name in weights:

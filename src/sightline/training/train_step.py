@@ -245,16 +245,18 @@ def training_batches(
     seed: int,
     device: torch.device,
     shard: tuple[int, int] = (0, 1),
+    balanced: bool = False,
 ) -> ResidentBatches | StreamedBatches:
     """Return shuffled batches: what works on the device there, any other transform through workers, and
     through these too whatever images stay in their files.
 
-    shard: the part of each batch that this process takes, and how many parts there are.
+    shard: the part of each batch that this process takes, and how many parts there are. balanced: draw each
+    class as often.
     """
     fill = tuple(data.mean.tolist())
     options: dict[str, Any] = {
         "batch_size": batch_size, "seed": seed, "device": device, "drop_last": False, "fill": fill,
-        "shard": shard,
+        "shard": shard, "balanced": balanced,
     }  # fmt: skip
     if not isinstance(split.images, ImageFiles) and (
         augmentation is None or (isinstance(augmentation, OnDevice) and augmentation.engine == "builtin")

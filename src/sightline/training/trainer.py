@@ -18,7 +18,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -126,7 +126,7 @@ class Trainer:
                     "sightline.training.Callback"
                 )
         self._recorder = RecordDynamics()
-        # A checkpoint keeps what all others have done, and what the log says has been kept.
+        # A checkpoint keeps what all others have done.
         last = [one for one in self.callbacks if isinstance(one, Checkpoint)]
         last += [one for one in self.callbacks if isinstance(one, LogEpochs)]
         self.callbacks = [self._recorder, *(one for one in self.callbacks if one not in last), *last]
@@ -366,6 +366,7 @@ def fit(
     epochs: int = 10,
     batch_size: int = 128,
     parts: int = 1,
+    sampler: Literal["shuffle", "balanced"] = "shuffle",
     optimizer: OptimizerFactory | None = None,
     schedule: Schedule | None = None,
     momentum: Schedule | None = None,
@@ -391,6 +392,7 @@ def fit(
         epochs: How often each image is trained on.
         batch_size: Images per step, those of all processes together.
         parts: In how many a batch goes through the model, where the memory is small; see `train_step`.
+        sampler: "shuffle" takes each image once an epoch; "balanced" draws as many, each class as often.
         optimizer: A function from a model to an optimizer; default `sgd()`.
         schedule: The learning rate, a function of :class:`Progress`; default `one_cycle(0.1)`.
         momentum: The momentum, likewise; default the optimizer's own.
@@ -424,7 +426,7 @@ def fit(
     train = data.train if held_out is None else data.train.take(trained)
     batches = training_batches(
         train, data, batch_size=batch_size, augmentation=augmentation, seed=seed, device=torch_device,
-        shard=(distributed.rank(), distributed.size()),
+        shard=(distributed.rank(), distributed.size()), balanced=sampler == "balanced",
     )  # fmt: skip
     trainer = Trainer(
         model=model,
