@@ -144,11 +144,9 @@ def _share(judged: JudgedLabels) -> str:
     if judged.precision is None:
         return "How many of them are wrong is not known"
     low, high = judged.precision.interval
-    how = "labels that were planted here" if judged.planted else "where they are surest"
-    return (
-        f"About {100 * judged.precision.value:.0f} % of them ({100 * low:.0f} to {100 * high:.0f}) are "
-        f"wrong, by {how}"
-    )
+    how = "read off where they are surest" + (", and checked with planted ones" if judged.planted else "")
+    share = f"{100 * judged.precision.value:.0f} % of them ({100 * low:.0f} to {100 * high:.0f})"
+    return f"About {share} are wrong, {how}"
 
 
 def drop_near_duplicates(correct: ArrayLike, leaked: ArrayLike) -> Fix | None:

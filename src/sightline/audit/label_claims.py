@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 _LISTED, _AT_LEAST = 200, 10  # rows of a list of images
 _SHORT = 10  # epochs up to which a network has hardly learnt wrong labels by heart
 _ROUNDS, _FEWEST, _LEAST, _MOST = 10, 5, 0.01, 0.1  # of planting: how often, and the share at a time
+_READ = 0.25  # lower end of a precision up to which there may be no wrong labels at all
 _FROZEN = "a probe on frozen features"
 _OWN = "a probe on the network's own features, without the image"
 _FOLDS = "fits that have not seen the image"
@@ -304,7 +305,9 @@ def plant_labels(judged: JudgedLabels, *, classes: int, rounds: int = _ROUNDS, s
         seed: Of what is planted.
 
     Returns:
-        The same with `planted`, and with its precision as the claim's where anything was flagged.
+        The same with `planted`. What was found counts every other label as right, so that its precision is
+            a lower end: it raises that of the claim's precision where a share of wrong labels can be
+            read at all.
     """
     if judged.judge is None or classes < 2:
         return judged
@@ -329,12 +332,11 @@ def plant_labels(judged: JudgedLabels, *, classes: int, rounds: int = _ROUNDS, s
     precision = Estimate(found / listed, wilson_interval(found, listed)) if listed else None
     recall = Estimate(found / planted, wilson_interval(found, planted))
     check = PlantedCheck(count / len(labels), rounds, planted, listed, found, precision, recall)
-    if precision is None or not before.any():
+    said = judged.precision
+    if said is None or precision is None or said.interval[0] <= _READ:
         return replace(judged, planted=check)
-    claim = judged.claim
-    if claim in (IssueClaim.WRONG, IssueClaim.LOOK):
-        sure = precision.interval[0] > 0.5 and (
-            judged.precision is None or judged.precision.interval[0] > 0.25
-        )
-        claim = IssueClaim.WRONG if sure else IssueClaim.LOOK
-    return replace(judged, planted=check, precision=precision, claim=claim)
+    low = min(max(said.interval[0], precision.interval[0]), said.value)
+    claim = IssueClaim.WRONG if low > 0.5 else IssueClaim.LOOK
+    return replace(
+        judged, planted=check, precision=replace(said, interval=(low, said.interval[1])), claim=claim
+    )

@@ -336,7 +336,8 @@ class PlantedCheck:
         planted: In all rounds.
         listed: Labels that were flagged in all rounds, without those that are flagged with nothing planted.
         found: How many of those were planted.
-        precision: Share of the listed ones that were planted; None where nothing was listed.
+        precision: Share of the listed ones that were planted, a lower end for that of the list, as all others
+            count as right; None where nothing was listed.
         recall: Share of the planted ones that were listed.
     """
 
@@ -360,8 +361,8 @@ class LabelIssueList:
         rows: The flagged images, at least ten and at most 200 rows.
         claim: What may be said of the flagged ones. It is "probably wrong" only where witnesses that have not
             seen the label agree and the lower end of `precision` is above 1/2.
-        precision: Share of the flagged labels that is wrong: measured with planted ones where there is
-            `planted`, else read off where the witnesses are surest; None without flags or estimate.
+        precision: Share of the flagged labels that is wrong, read off where the witnesses are surest, its
+            lower end raised by `planted` where there is one; None without flags or estimate.
         witnesses: Who contradicts the flagged labels, in words.
         planted: What came of planting wrong labels here; None where that was not done.
     """

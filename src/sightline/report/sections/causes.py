@@ -111,7 +111,7 @@ def _planted(check: PlantedCheck, word: str) -> str:
         held = "flags nothing else either"
     else:
         held = (
-            f"of what it flags {percent(check.precision.value, digits=0)} "
+            f"of what it flags then, at least {percent(check.precision.value, digits=0)} "
             f"({percent_range(*check.precision.interval, digits=0)}) are planted ones"
         )
     return (
