@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from math import comb
 
 import numpy as np
 import pytest
@@ -81,30 +82,51 @@ def test_the_areas_do_not_depend_on_the_order_of_the_images():
         assert area(confidence[order], correct[order]) == pytest.approx(area(confidence, correct), abs=1e-14)
 
 
-def test_the_chosen_threshold_is_the_largest_coverage_of_its_half_and_is_checked_on_the_other():
-    confidence, correct = answers(1000)
-    found = choose_threshold(confidence, correct, error=0.05, seed=2)
-    order = np.random.default_rng(2).permutation(1000)
-    first, second = order[:500], order[500:]
-    fitting = [t for t in confidence[first] if (~correct[first][confidence[first] >= t]).mean() <= 0.05]
-    assert found.threshold == min(fitting)
+def test_the_chosen_threshold_ends_a_sequence_on_its_half_and_is_checked_on_the_other():
+    confidence, correct = answers(400)
+    found = choose_threshold(confidence, correct, error=0.15, seed=2)
+    order = np.random.default_rng(2).permutation(400)
+    first, second = order[:200], order[200:]
+    fits = []
+    for threshold in sorted(confidence[first], reverse=True):  # by the slow way: deal the errors out again
+        n = int((confidence[first] >= threshold).sum())
+        mine = int((~correct[first][confidence[first] >= threshold]).sum())
+        total = mine + int(np.floor(0.15 * n)) + 1
+        ways = [comb(total, k) * comb(2 * n - total, n - k) for k in range(mine + 1)]
+        fits.append((threshold, sum(ways) / comb(2 * n, n) <= 0.05))
+    start = next(place for place, (_, fit) in enumerate(fits) if fit)
+    end = next(place for place in range(start, 201) if place == 200 or not fits[place][1])
+    assert found.threshold == fits[end - 1][0]
     kept = second[confidence[second] >= found.threshold]
-    assert found.coverage == len(kept) / 500
+    assert found.coverage == len(kept) / 200
     assert found.error == (~correct[kept]).mean()
-    assert found.interval[0] <= found.error <= found.interval[1] <= found.bound + 0.02
+    assert found.interval[0] <= found.error <= found.interval[1]
     wrong = (~correct[kept]).sum()
     assert binom.cdf(wrong, len(kept), found.bound) == pytest.approx(0.05)
+
+
+@pytest.mark.parametrize(("count", "error"), [(500, 0.1), (2000, 0.15)])
+def test_the_wanted_error_is_kept_in_nineteen_of_twenty_splits(count, error):
+    kept = offered = 0
+    for seed in range(200):
+        found = choose_threshold(*answers(count, seed=seed), error=error, seed=seed)
+        offered += found is not None
+        kept += found is None or found.error <= error
+    assert offered > 100
+    assert kept >= 184  # 190 are expected at least; fewer than 184 has a probability of 0.01
 
 
 def test_a_bound_is_exceeded_in_at_most_one_of_twenty_draws_and_no_threshold_is_an_answer():
     population = 1 - np.linspace(0, 1, 200_001) ** 2 / 2  # the confidences that `answers` draws from
     exceeded, guaranteed, draws = 0, 0, 300
     for seed in range(draws):
-        found = choose_threshold(*answers(600, seed=seed), error=0.12, seed=seed)
+        found = choose_threshold(*answers(600, seed=seed), error=0.16, seed=seed)
+        if found is None:
+            continue
         truth = (1 - population[population >= found.threshold]).mean()
         exceeded += truth > found.bound
         guaranteed += found.guaranteed
-        assert found.guaranteed == (found.bound <= 0.12)
+        assert found.guaranteed == (found.bound <= 0.16)
     assert exceeded <= 26  # at most 15 are expected; more than 26 has a probability of 0.003
     assert guaranteed > 5
     assert choose_threshold([0.9, 0.9, 0.8, 0.8], [False] * 4, error=0.2) is None

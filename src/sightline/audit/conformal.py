@@ -20,7 +20,7 @@ from sightline.stats import wilson_interval, wilson_intervals
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
-WANTED_COVERAGES = (0.8, 0.9, 0.95)
+WANTED_COVERAGES = (0.8, 0.9, 0.95, 0.99)
 
 
 def conformal_threshold(labels: ArrayLike, probabilities: ArrayLike, *, coverage: float = 0.9) -> float:
@@ -86,11 +86,15 @@ def check_conformal(
 def measure_conformal(
     labels: np.ndarray, probabilities: np.ndarray, *, seed: int = 0
 ) -> tuple[ConformalSets, ...]:
-    """Return the sets for coverages of 80, 90 and 95 %; none for fewer than two images."""
+    """Return the sets for coverages of 80, 90, 95 and 99 %; none for fewer than two images.
+
+    Coverages below the accuracy are left out: they are kept by sets without a class, which help nobody.
+    """
+    right = float((probabilities.argmax(axis=1) == labels).mean()) if len(labels) else 0.0
     return tuple(
         check_conformal(labels, probabilities, coverage=coverage, seed=seed)
         for coverage in WANTED_COVERAGES
-        if len(labels) > 1
+        if len(labels) > 1 and coverage > right
     )
 
 

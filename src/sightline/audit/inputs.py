@@ -109,6 +109,7 @@ class Evidence:
         others: (R, N, C) probabilities by R other models, of other seeds say; where they and this one differ,
             an image is ambiguous.
         maps: (N, h, w) raw signed maps of the test images for the predicted class.
+        believed: Whether these maps beat maps that know nothing; without, no slice rests on them.
         dynamics: Of the training split.
         out_of_fold: (N_train, C) probabilities by models that were not trained on the image.
         robustness: Of `measure_robustness`.
@@ -129,6 +130,7 @@ class Evidence:
     tta: np.ndarray | None = None
     others: np.ndarray | None = None
     maps: np.ndarray | None = None
+    believed: bool = True
     dynamics: Dynamics | None = None
     out_of_fold: np.ndarray | None = None
     robustness: Robustness | None = None

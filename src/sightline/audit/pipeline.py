@@ -10,6 +10,7 @@ Every part is a function of arrays in this room; here they are put together. Wha
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,6 +51,7 @@ from sightline.audit.label_claims import (
     plant_labels,
 )
 from sightline.audit.label_issues import compare_rankings
+from sightline.audit.metadata_slices import find_declared, metadata_conditions
 from sightline.audit.neighbors import Neighbors, nearest_neighbors
 from sightline.audit.record import FILE_COLUMNS, TEST_COLUMNS, TRAIN_COLUMNS, WHOLE, Audit
 from sightline.audit.result import (
@@ -161,7 +163,8 @@ def _find(evidence: Evidence) -> _Parts:
     if data is not None and data.has_pictures:
         duplicates = find_near_duplicates(data.train, data.test, features=features, seed=evidence.seed)
     pairs = confusion_pairs(p)
-    slices = _slices(evidence)
+    fitted = _temperature(evidence)
+    slices = _slices(evidence, fitted)
     in_shortcut = np.zeros(len(p), bool)
     for one in slices:
         in_shortcut[one.rows] |= one.shortcut
@@ -187,23 +190,29 @@ def _find(evidence: Evidence) -> _Parts:
         flags=flags,
         primary=primary,
         budget=budget,
-        fitted=_temperature(evidence),
+        fitted=fitted,
         set_sizes=set_sizes(p.labels, p.probabilities),
     )
 
 
 @logs.stage("audit: searching slices")
-def _slices(evidence: Evidence) -> list[FoundSlice]:
-    p = evidence.predictions
+def _slices(evidence: Evidence, fitted: CrossFit | None) -> list[FoundSlice]:
+    """What is declared comes first, tested on all images; then what is searched for, on halves."""
+    p, data = evidence.predictions, evidence.data
+    declared = [] if data is None else metadata_conditions(data.test.metadata)
+    temperature = 1.0 if fitted is None else fitted.temperature
+    expected = 1 - dataclasses.replace(p, logits=p.logits / temperature).confidence
+    found = find_declared(~p.correct, declared, expected=expected)
     conditions = class_conditions(p.labels, p.predicted, p.class_names)
     if evidence.data is not None and evidence.data.has_pictures:
         blocks = [image_attributes(block) for block in evidence.data.test.blocks(_AT_ONCE)]
         conditions += attribute_conditions(pd.concat(blocks))
-    if evidence.maps is not None:
+    if evidence.maps is not None and evidence.believed:
         conditions += attribute_conditions(evidence_attributes(evidence.maps))
     if evidence.features is not None:
         conditions += cluster_conditions(evidence.features, p.labels, p.class_names, seed=evidence.seed)
-    return find_slices(~p.correct, conditions, seed=evidence.seed)
+    how = {"expected": expected, "seed": evidence.seed}
+    return found + find_slices(~p.correct, conditions, **how)
 
 
 def _judged(
@@ -331,6 +340,9 @@ def _missing(evidence: Evidence) -> str:
         "pictures": not data.has_pictures and "near-duplicates and slices by what images look like",
         "a training split": not len(data.train) and "leaks from it and judgement of its labels",
         "features": evidence.features is None and "neighbours and groups of alike images",
+        "heat maps that are to be believed": evidence.maps is not None
+        and not evidence.believed
+        and "slices by where the evidence lies",
         "heat maps": evidence.maps is None and "slices by where the evidence lies, and maps on this page",
     }
     words = [f"without {what}, no {parts}" for what, parts in lacks.items() if parts]

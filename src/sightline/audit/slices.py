@@ -14,8 +14,9 @@ be put into words come first; groups of images that look alike to the model foll
 The held-out half has had no say in this. There, each of the slices is tested once by Fisher's exact test
 (one-sided) against all other images; one within a class, against the others of that class. The p-values
 are corrected by Holm's method (Holm 1979, "A simple sequentially rejective multiple test procedure"), so
-that the chance that any slice is reported where errors fall at random is at most `level`. No slice is
-an answer.
+that the chance that any slice is reported where errors fall at random is at most `level`. A slice also has
+to be wrong more often than the model's own confidence there predicts: that a hard kind of images is answered
+with little confidence is known without it. No slice is an answer.
 """
 
 from __future__ import annotations
@@ -237,9 +238,9 @@ def _described(
     size = f"its {int(held_out.sum())} of {int(inside.sum())} images in the held-out half"
     evidence = (
         f"{100 * error:.0f} % wrong ({100 * low:.0f} to {100 * high:.0f}) against {100 * rest:.1f} % "
-        f"{compared}, among {size} ({_p_words(p)})"
+        f"{compared}, among {size} ({p_words(p)})"
     )
-    mistakes = inside & wrong
+    mistakes = held_out & wrong
     place = _common_place(conditions, own, mistakes)
     if place is not None:
         number = (place.members & mistakes).sum()
@@ -257,9 +258,9 @@ def _described(
     )
 
 
-def _p_words(p: float) -> str:
+def p_words(p: float) -> str:
     """
-    >>> _p_words(3e-7), _p_words(0.0123), _p_words(0.004)
+    >>> p_words(3e-7), p_words(0.0123), p_words(0.004)
     ('p < 0.001', 'p = 0.01', 'p = 0.004')
     """
     return "p < 0.001" if p < 0.001 else f"p = {p:.1g}"
@@ -295,6 +296,7 @@ def _common_class(conditions: Sequence[Condition], own: Sequence[Condition], mis
 _GAIN = {"cell": 1.2, "predicted": 1.05}  # of words for about the same images, those that mean more
 _NAMED, _GROUPS = 8, 4  # slices in words, and with groups of alike images, that go on to the held-out half
 _SCORE, _APART = 3.0, 2.0  # standard errors that a candidate is apart from all others; a pair from either
+_ONE_SIDED = 1.645  # standard errors that 5 % of a normal lie above
 _FEWEST = 5  # images in either half, and in the group that a pair is compared with
 
 
@@ -305,9 +307,10 @@ def find_slices(
     level: float = 0.05,
     min_size: int = 10,
     min_lift: float = 1.5,
+    expected: np.ndarray | None = None,
     seed: int = 0,
 ) -> list[FoundSlice]:
-    """Return the confirmed slices, in the order of their corrected p-values; often there is none.
+    """Return the confirmed slices, those by the heat map last, else the surest first; often there is none.
 
     Args:
         wrong: (N,) bool.
@@ -315,6 +318,7 @@ def find_slices(
         level: The chance of reporting anything where errors are random.
         min_size: Images of a slice, in both halves together.
         min_lift: On the first half, how many times as often wrong as all others.
+        expected: (N,) probability of a mistake by the model's own confidence; None to ask for no more.
         seed: Of the halves.
 
     Raises:
@@ -334,13 +338,29 @@ def find_slices(
     members = np.stack([condition.members for condition in conditions], axis=1)  # (N, C)
     found = _candidates(members[first], wrong[first], conditions, max(_FEWEST, min_size // 2), min_lift)
     tested = [_against(conditions, pair, np.all(members[:, pair], axis=1), ~first) for pair in found]
-    corrected = holm(np.array([_p_value(wrong, inside & ~first, others) for inside, others, _ in tested]))
+    corrected = holm(np.array([p_value(wrong, inside & ~first, others) for inside, others, _ in tested]))
     slices = [
         _described(conditions, pair, wrong, *against, ~first, float(p))
         for pair, against, p in zip(found, tested, corrected, strict=True)
-        if p <= level
+        if p <= level and _is_news(wrong, expected, against[0] & ~first)
     ]
-    return sorted(slices, key=lambda one: one.p)
+    by_map = [any(each.kind in EVIDENCE for each in one.conditions) for one in slices]
+    order = sorted(range(len(slices)), key=lambda number: (by_map[number], slices[number].p))
+    return [slices[number] for number in order]
+
+
+def expected_share(wrong: np.ndarray, expected: np.ndarray, inside: np.ndarray) -> float:
+    """Return the share of mistakes `inside` by the confidence there, scaled to the mistakes of all images."""
+    return float(min(1.0, expected[inside].mean() * wrong.mean() / max(float(expected.mean()), 1e-12)))
+
+
+def _is_news(wrong: np.ndarray, expected: np.ndarray | None, inside: np.ndarray) -> bool:
+    """Whether the images `inside` are wrong more often than their confidence predicts, at 5 %, one-sided."""
+    if expected is None:
+        return True
+    predicted = np.minimum(1.0, expected[inside] * wrong.mean() / max(float(expected.mean()), 1e-12))
+    spread = max(float((predicted * (1 - predicted)).sum()) ** 0.5, 1e-9)
+    return float(wrong[inside].sum() - predicted.sum()) / spread >= _ONE_SIDED
 
 
 def _against(
@@ -421,9 +441,14 @@ def _z(
     return np.where((count > 0) & (other_count > 0), z, 0.0)
 
 
-def _p_value(wrong: np.ndarray, inside: np.ndarray, others: np.ndarray) -> float:
-    """One-sided p of Fisher's exact test: are those inside wrong more often than the others?"""
+def p_value(wrong: np.ndarray, inside: np.ndarray, others: np.ndarray, *, mid: bool = False) -> float:
+    """One-sided p of Fisher's exact test: are those inside wrong more often than the others?
+
+    mid: count what came only half, for a test that is as strict as it says and no stricter (mid-p).
+    """
     from scipy.stats import hypergeom
 
     both = inside | others
-    return float(hypergeom.sf((wrong & inside).sum() - 1, both.sum(), (wrong & both).sum(), inside.sum()))
+    drawn = both.sum(), (wrong & both).sum(), inside.sum()
+    came = (wrong & inside).sum()
+    return float(hypergeom.sf(came - 1, *drawn) - (0.5 * hypergeom.pmf(came, *drawn) if mid else 0))

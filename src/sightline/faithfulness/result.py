@@ -127,6 +127,10 @@ class Planted:
     skipped: dict[str, str]
 
 
+FEWEST_TO_JUDGE = 20
+"""Images: a tie on fewer says little about the maps."""
+
+
 @dataclass(frozen=True, config=_CHECKED)
 class FaithfulnessResult:
     """How faithful the methods are for one model.
@@ -165,6 +169,16 @@ class FaithfulnessResult:
         """Return the verdict on a method, also of one whose maps coincide with another's; None if unknown."""
         ranked = self.coincide.get(method, method)
         return next((one.verdict for one in self.methods if one.name == ranked), None)
+
+    def is_doubted(self, method: str) -> bool:
+        """Whether the maps of a method were measured and did not beat every baseline map.
+
+        A tie on few images is no doubt yet; to be worse than a baseline is.
+        """
+        verdict = self.verdict(method)
+        if verdict in (None, BETTER_THAN_EVERY_BASELINE):
+            return False
+        return self.images >= FEWEST_TO_JUDGE or "worse" in verdict
 
 
 _ADAPTER = TypeAdapter(FaithfulnessResult)

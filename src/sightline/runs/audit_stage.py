@@ -28,7 +28,8 @@ from sightline.audit import Audit, Evidence, make_audit, measure_robustness, wri
 from sightline.audit.result import SplitName
 from sightline.data import Dataset, Split
 from sightline.data.splits import fold_indices
-from sightline.errors import DamagedFileError, InputError, MissingExtraError
+from sightline.errors import DamagedFileError, InputError, MissingExtraError, NotFoundError
+from sightline.faithfulness.result import read_faithfulness
 from sightline.files import hold, write_atomic
 from sightline.models import choose_device, choose_precision, to_float
 from sightline.models.backbones import LITE0
@@ -292,7 +293,8 @@ def gather(
     sample = _CORRUPTED if height * width <= _LARGE else _CORRUPTED // 3
     with logs.stage("audit: robustness"):
         corrupted = predict_corrupted(partial(predict, model, **named), data.test, sample=sample, seed=seed)
-    predicted_maps, true_maps = _maps(run, model, data, augmented.plain)
+    method, believed = _map_method(run)
+    predicted_maps, true_maps = _maps(run, model, data, augmented.plain, method)
     evidence = Evidence(
         data,
         augmented.plain,
@@ -301,6 +303,7 @@ def gather(
         train_features=_joined(read),
         tta=augmented.probabilities,
         maps=predicted_maps,
+        believed=believed,
         dynamics=run.dynamics,
         robustness=measure_robustness(corrupted.clean, corrupted.corrupted),
         seed=seed,
@@ -313,18 +316,29 @@ def _joined(read: list[tuple[nn.Linear, torch.Tensor]]) -> np.ndarray | None:
     return np.concatenate([features.numpy() for _, features in read]) if read else None
 
 
+def _map_method(run: Run) -> tuple[str, bool]:
+    """The method of the maps of all test images, and whether there is no doubt about it.
+
+    It is the run's own if a pass forward and back is all that it takes, else the most faithful of those that
+    were compared, else Grad-CAM.
+    """
+    quick = {name for name, function in METHODS.items() if not takes_context(function)}
+    method = run_card(run.folder, EXPLANATIONS_CARD).get("name", "grad_cam")
+    try:
+        found = read_faithfulness(run.folder)
+    except NotFoundError:
+        return method if method in quick else "grad_cam", True
+    if method not in quick:
+        method = next((one.name for one in found.methods if one.name in quick), "grad_cam")
+    return method, not found.is_doubted(method)
+
+
 @logs.stage("audit: explaining every test image")
 def _maps(
-    run: Run, model: nn.Module, data: Dataset, predictions: Predictions
+    run: Run, model: nn.Module, data: Dataset, predictions: Predictions, method: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Raw maps of every test image for the predicted and the true class, (N, h, w) each.
-
-    By the run's method if a pass forward and back is all that it takes, else by Grad-CAM.
-    """
+    """Raw maps of every test image for the predicted and the true class, (N, h, w) each."""
     card = run_card(run.folder, EXPLANATIONS_CARD)
-    method = card.get("name", "grad_cam")
-    if method not in METHODS or takes_context(METHODS[method]):
-        method = "grad_cam"
     explained = partial(_explained, model, data.test, method=method, layer=card.get("main_layer"))
     everything, wrong = np.arange(len(predictions)), np.flatnonzero(~predictions.correct)
     predicted = explained(everything, predictions.predicted)

@@ -71,7 +71,7 @@ epochs = 1
 [analysis]
 samples = 0
 compare = ["grad_cam", "hires_cam", "layer_cam", "eigen_cam"]
-compare_images = 16
+compare_images = 8
 """
 
 

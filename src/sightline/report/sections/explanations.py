@@ -34,7 +34,6 @@ FAITHFULNESS = Heading(
     *("Can these maps be believed?", "faithfulness", "Where it looked"),
     terms=("Faithful map", "Baseline map", "Deletion, insertion", "ROAD", "Grid pointing game"),
 )
-_FEWEST_TO_JUDGE = 20  # images: a tie on fewer says little about the maps
 _SHOWN = 10  # mistakes with maps
 
 
@@ -151,7 +150,7 @@ def maps_doubt(run: RunData) -> str:
     verdict = found.verdict(run.method_name)
     if verdict in (None, BETTER_THAN_EVERY_BASELINE):
         return ""
-    if found.images < _FEWEST_TO_JUDGE and "worse" not in verdict:
+    if not found.is_doubted(run.method_name):
         return (
             "Whether the heat maps of this page can be trusted is not known: "
             f"{plural(found.images, 'image')} are too few to tell. On them {run.method} was {verdict}. "

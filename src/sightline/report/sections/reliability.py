@@ -34,6 +34,7 @@ _SELECTIVE = Heading(
 _ROBUSTNESS = Heading("Robustness", "robustness", _GROUP, terms=("Corruption", "Confidence interval"))
 
 
+_FEWEST_OF_CLASS = 10  # images of which a coverage says anything
 _METRICS = Heading("Metrics", "metrics", _GROUP, terms=("Confidence interval",))
 
 
@@ -166,7 +167,7 @@ def selective_section(run: RunData) -> Section:
     if found.thresholds:
         blocks.append(_thresholds(found.thresholds))
     if run.audit.conformal:
-        blocks.append(_sets(run.audit.conformal))
+        blocks.append(_sets(run.audit.conformal, run.class_names))
     areas = (("AURC (area under the curve)", number(found.aurc)), ("AUGRC", number(found.augrc)))
     return Section(_SELECTIVE, lead, (*blocks, Facts(areas)))
 
@@ -216,7 +217,7 @@ def _thresholds(rows: Sequence[Threshold]) -> Table:
     return Table(caption, columns, tuple(cells))
 
 
-def _sets(rows: Sequence[ConformalSets]) -> Table:
+def _sets(rows: Sequence[ConformalSets], class_names: Sequence[str]) -> Table:
     columns = (
         Column("Wanted: label in the set"),
         Column("Measured", numeric=True),
@@ -224,6 +225,7 @@ def _sets(rows: Sequence[ConformalSets]) -> Table:
         Column("Classes per set", numeric=True),
         Column("One class", numeric=True),
         Column("No class", numeric=True),
+        Column("Lowest of a class"),
     )
     digits = percent_digits(*(one.interval for one in rows))
     cells = tuple(
@@ -234,13 +236,28 @@ def _sets(rows: Sequence[ConformalSets]) -> Table:
             f"{one.mean_size:.2f}",
             percent(one.single, digits=0),
             percent(one.empty, digits=0),
+            _worst(one, class_names),
         )
         for one in rows
     )
     caption = (
-        "Conformal sets: all classes of an image that are probable enough, checked on the held-out half."
+        "Conformal sets: all classes of an image that are probable enough, checked on the held-out half. The "
+        "promise is for the mean of all classes; the last column says what became of the worst."
     )
     return Table(caption, columns, cells)
+
+
+def _worst(sets: ConformalSets, class_names: Sequence[str]) -> str:
+    """The class whose label is in its sets least often, of those with enough images to say so."""
+    known = [
+        (one.realised, one.label)
+        for one in sets.per_class
+        if one.realised is not None and one.count >= _FEWEST_OF_CLASS
+    ]
+    if not known:
+        return "–"
+    share, label = min(known)
+    return f"{percent(share, digits=0)} ({page_name(class_names[label])})"
 
 
 def robustness_section(run: RunData) -> Section | None:
