@@ -9,7 +9,13 @@ import pytest
 from PIL import Image
 
 from sightline.audit import find_near_duplicates
-from sightline.audit.duplicates.candidates import best_shift, chance_threshold, coarse
+from sightline.audit.duplicates.candidates import (
+    Pictures,
+    best_shift,
+    chance_threshold,
+    coarse,
+    shifted_pairs,
+)
 from sightline.audit.duplicates.fingerprints import area_weights, correlation, fingerprints, pool
 from sightline.audit.duplicates.pairs import accuracy_without
 from sightline.data import ImageFiles, Split, load_data
@@ -284,3 +290,18 @@ def test_features_of_other_images_are_refused():
         find_near_duplicates(eight, four, features=(np.ones((5, 2)), np.ones((4, 2))))
     with pytest.raises(InputError, match="features have 2 and 3 columns; both splits need those of one"):
         find_near_duplicates(eight, four, features=(np.ones((8, 2)), np.ones((4, 3))))
+
+
+def test_the_likeness_of_moved_copies_is_that_of_their_edges_times_that_of_their_features():
+    rng = np.random.default_rng(3)
+    base = rng.integers(0, 256, (300, 8, 8, 3)).astype(np.uint8).repeat(4, 1).repeat(4, 2)
+    images = np.concatenate([base, np.roll(base[:10], 2, axis=2)])
+    features = rng.normal(size=(310, 24))
+    features[300:] = features[:10] + 0.3 * rng.normal(size=(10, 24))
+    found = shifted_pairs(Pictures([images]), np.arange(310), features)
+    assert set(zip(found.a, found.b, strict=True)) == {(k, 300 + k) for k in range(10)}
+    unit = features / np.linalg.norm(features, axis=1, keepdims=True)
+    cosine = (unit[found.a] * unit[found.b]).sum(1)
+    assert cosine.max() < 0.99
+    edges = best_shift(coarse(images), found.a, found.b)
+    np.testing.assert_allclose(found.similarity, cosine * edges, rtol=1e-5)

@@ -206,7 +206,7 @@ def test_gains_and_p_values_have_the_digits_that_they_support(audited):
 
 def test_pairs_between_the_splits_come_first_and_the_accuracy_without_them_is_said(audited):
     section = causes.duplicates_section(audited)
-    assert section.lead.startswith("3 test images have a near-duplicate in the training set")
+    assert section.lead.startswith("At least 3 test images have a near-duplicate in the training set")
     value = audited.audit.duplicates.accuracy_without.value
     assert f"Without them the accuracy is {100 * value:.1f}\u00a0%" in section.lead
     words = [card.title for card in section.blocks[0].cards]
@@ -220,7 +220,7 @@ def test_when_every_test_image_was_copied_from_training_no_accuracy_is_left(audi
     result = dataclasses.replace(audited.audit.result, duplicates=found)
     audit = dataclasses.replace(audited.audit, result=result)
     section = causes.duplicates_section(dataclasses.replace(audited, audit=audit))
-    assert section.lead.startswith(f"{number} test images have a near-duplicate in the training set")
+    assert section.lead.startswith(f"At least {number} test images have a near-duplicate")
     assert section.lead.endswith("No test image is left without them.")
 
 

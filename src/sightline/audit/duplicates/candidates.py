@@ -10,9 +10,9 @@ picture outlasts a shift, but features of a trained model do. So each picture's 
 are the candidates, and nothing more: pictures of one class are all near each other there. What decides is
 whether the edges agree. Both pictures are averaged over 16x16 cells; the differences between neighbouring
 cells of the middle of the one are compared with the other at every shift of up to an eighth of the size, and
-the best correlation counts. The same candidates with one of the two upside down are the decoys. Where objects
-of one kind stand upright, outlines agree more often than decoys show, so a pair has to stand out from the
-other candidates, too.
+the best correlation counts, times the cosine of the features. The same candidates with one of the two
+upside down are the decoys, with the same cosine. Where objects of one kind stand upright, outlines agree
+more often than decoys show, so a pair has to stand out from the other candidates, too.
 """
 
 from __future__ import annotations
@@ -209,8 +209,9 @@ def shifted_pairs(pictures: Pictures, chosen: np.ndarray, features: np.ndarray) 
     ends = np.stack([np.repeat(np.arange(len(rows)), near.shape[1]), near.ravel()], axis=1)
     a, b = np.unique(np.sort(ends[ends[:, 0] != ends[:, 1]], axis=1), axis=0).T
     cells = np.concatenate([in_chunks(coarse, part) for part in pictures.parts])[chosen]
-    similarity = best_shift(cells, a, b)
-    decoys = best_shift(cells, a, b, upside_down=True)
+    weight = np.clip(np.einsum("pd,pd->p", rows[a], rows[b]), 0, 1)  # (P,) the cosine of the features
+    similarity = weight * best_shift(cells, a, b)
+    decoys = weight * best_shift(cells, a, b, upside_down=True)
     threshold, expected = chance_threshold(similarity, decoys, own_share=_OWN_SHARE)
     kept = similarity >= threshold
     return AlikePairs(

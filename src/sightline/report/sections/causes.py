@@ -140,8 +140,8 @@ def duplicates_section(run: RunData) -> Section | None:
     if found.leaked:
         have = "test image has" if found.leaked == 1 else "test images have"
         lead = (
-            f"{count(found.leaked)} {have} a near-duplicate in the training set: what the model gets right "
-            "there may be memory."
+            f"At least {count(found.leaked)} {have} a near-duplicate in the training set: what the model "
+            "gets right there may be memory."
         )
         lead += _without(found)
     caption = "Pairs between the splits first, then pairs whose labels differ. Are they the same picture?"
