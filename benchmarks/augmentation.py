@@ -4,19 +4,21 @@
 
 "none" is the same source with no augmentation: a gather of whole images, and the conversion to float.
 Every row is an epoch over random 32x32 images, drawing of the randomness and start of workers included.
+With `--photographs`: batches of 64 at 224 pixels, by ours and by Kornia (pip install kornia), settings alike.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from harness import publish, repeat
 
-from sightline.data import Augmentation, ResidentBatches, Split, StreamedBatches
+from sightline.data import Augmentation, PhotoAugmentation, ResidentBatches, Split, StreamedBatches
 
 FILL = (0.49, 0.48, 0.45)
 SETTINGS = {
@@ -37,7 +39,12 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--photographs", action="store_true")
     options = parser.parse_args()
+    if options.photographs:
+        rows = list(_photographs(options))
+        publish("augmentation", rows, device=options.device, json_file=options.json)
+        return
     rng = np.random.default_rng(0)
     split = Split(
         rng.integers(0, 256, (options.images, 32, 32, 3), dtype=np.uint8), np.zeros(options.images, int)
@@ -53,6 +60,37 @@ def main() -> None:
         name = f"albumentations, {workers} workers"
         rows.append(_row(name, "crop, flip, cutout", _epochs(batches), rows, options))
     publish("augmentation", rows, device=options.device, json_file=options.json)
+
+
+def _photographs(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Rows of ours and Kornia's, turn by turn."""
+    import kornia.augmentation as kornia  # pyright: ignore[reportMissingImports]
+
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (64, 224, 224, 3), dtype=torch.uint8, generator=generator)
+    images, everyone = images.to(options.device), torch.arange(64, device=options.device)
+    jitter = {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4}
+    for name, ours, more in (
+        ("crop, flip", {}, []),
+        ("crop, flip, colours", jitter, [kornia.ColorJiggle(0.4, 0.4, 0.4, 0.0, p=1.0)]),
+        ("crop, flip, TrivialAugment", {"trivial_p": 1.0}, [kornia.auto.TrivialAugment()]),
+    ):
+        settings = PhotoAugmentation(smallest=0.35, **ours)
+        crop = kornia.RandomResizedCrop((224, 224), scale=(0.35, 1.0), ratio=(3 / 4, 4 / 3), p=1.0)
+        theirs = kornia.AugmentationSequential(
+            crop, kornia.RandomHorizontalFlip(), *more, data_keys=["input"]
+        )
+        epochs = iter(range(1_000_000))
+
+        def batched(settings: PhotoAugmentation = settings, epochs: Iterator[int] = epochs) -> int:
+            draws = settings.draw(64, (224, 224), seed=0, epoch=next(epochs)).to(options.device)
+            return len(settings.apply(images, everyone, draws, fill=FILL))
+
+        def peer(theirs: Any = theirs) -> int:
+            return len(theirs(images.permute(0, 3, 1, 2).float().div(255)))
+
+        for path, work in (("ours", batched), ("kornia", peer)):
+            yield _row(path, name, work, [], options)
 
 
 def _epochs(batches: ResidentBatches | StreamedBatches) -> Callable[[], int]:

@@ -150,7 +150,7 @@ class PhotoAugmentation:
         for number, change in enumerate((_brightness, _contrast, _saturation)):
             factors = draws.factors[:, number, None, None, None]
             if not bool((factors == 1).all()):
-                taken = change(taken, factors).clamp_(0, 1)
+                taken = change(taken, factors).clamp_(0, 1)  # (B, 3, H, W)
         for number in range(_GEOMETRIC, len(OPERATIONS)):
             rows = (draws.operations == number).nonzero()[:, 0]
             if len(rows):
@@ -205,7 +205,8 @@ def _inverse(operations: Tensor, strengths: Tensor, size: tuple[int, int]) -> tu
 
 
 def _grey(images: Tensor) -> Tensor:
-    return (images * images.new_tensor(_GREY)[None, :, None, None]).sum(1, keepdim=True)  # (B, 1, H, W)
+    red, green, blue = images.unbind(1)
+    return (red * _GREY[0]).add_(green, alpha=_GREY[1]).add_(blue, alpha=_GREY[2])[:, None]  # (B, 1, H, W)
 
 
 def _brightness(images: Tensor, factors: Tensor) -> Tensor:
@@ -213,13 +214,13 @@ def _brightness(images: Tensor, factors: Tensor) -> Tensor:
 
 
 def _contrast(images: Tensor, factors: Tensor) -> Tensor:
-    mean = _grey(images).mean(dim=(2, 3), keepdim=True)
-    return mean + factors * (images - mean)
+    """Away from, or towards, the mean of the grey picture, which is the grey of the channels' means."""
+    mean = _grey(images.mean(dim=(2, 3), keepdim=True))  # (B, 1, 1, 1)
+    return torch.lerp(mean, images, factors)
 
 
 def _saturation(images: Tensor, factors: Tensor) -> Tensor:
-    grey = _grey(images)
-    return grey + factors * (images - grey)
+    return torch.lerp(_grey(images), images, factors)
 
 
 def _sharpness(images: Tensor, factors: Tensor) -> Tensor:
