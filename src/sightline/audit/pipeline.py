@@ -343,7 +343,7 @@ def _missing(evidence: Evidence) -> str:
         "heat maps that are to be believed": evidence.maps is not None
         and not evidence.believed
         and "slices by where the evidence lies",
-        "heat maps": evidence.maps is None and "slices by where the evidence lies, and maps on this page",
+        "heat maps": evidence.maps is None and "slices by where the evidence lies and maps on this page",
     }
     words = [f"without {what}, no {parts}" for what, parts in lacks.items() if parts]
     return f"Not everything was given: {'; '.join(words)}." if words else ""

@@ -38,15 +38,10 @@ def check_methods(recipe: Recipe) -> None:
     """Check the methods that the recipe names.
 
     Raises:
-        InputError: A method is not known, or is "auto" with nothing to choose from.
+        InputError: A method is not known.
         UntrustedError: A method is a function that must not be imported.
     """
     wanted = recipe.analysis
-    if wanted.method == "auto" and not (wanted.compare_images and wanted.compare):
-        raise InputError(
-            "recipe: analysis.method is 'auto', which chooses among the methods compared; set "
-            "analysis.compare_images to 2 or more, or name a method"
-        )
     for name in (*wanted.compare, *([] if wanted.method == "auto" else [wanted.method])):
         try:
             find_method(name, trust=recipe.trust(name))

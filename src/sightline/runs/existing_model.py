@@ -69,6 +69,7 @@ method = "none"
 precision = "float32"
 epochs = 1
 [analysis]
+method = "auto"
 samples = 0
 compare = ["grad_cam", "hires_cam", "layer_cam", "eigen_cam"]
 compare_images = 8

@@ -375,6 +375,8 @@ def _analyze(
     if wanted.compare_images:
         found = measure_faithfulness(run.folder, model, data, predictions, run.recipe, layer=layers[0])
         method = found.best if method == "auto" else method
+    elif method == "auto":
+        method = "grad_cam"  # nothing was compared that could win
     explain_galleries(run.folder, model, data, predictions, run.recipe, layers=layers, method=method)
     sample_images(run.folder, data, run.recipe)
     seconds["explain"] = time.perf_counter() - started

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tomllib
+
 from sightline.audit import result
 from sightline.audit.result import Cause, CauseShare, SplitName
 from sightline.report.blocks import Column, Fix, Fixes, Heading, Link, Section, Table, Thumbs
@@ -28,8 +30,8 @@ CAUSE_ORDER = tuple(Cause)
 _MEANINGS = {
     Cause.LABEL_ISSUE: "The model and a second witness both name another class: look at the label.",
     Cause.NEAR_DUPLICATE: "A near-duplicate of the image is in the training set.",
-    Cause.SHORTCUT: "The model follows a mark or a background that goes with another class.",
-    Cause.AMBIGUOUS: "The picture itself leaves the answer open.",
+    Cause.SHORTCUT: "One of a class that is called where the evidence lies off the object: look for a mark.",
+    Cause.AMBIGUOUS: "One of the 5 % of test images on which answers differ most, or are the least sure.",
     Cause.CONFUSED_PAIR: "The two classes are often taken for each other.",
     Cause.UNEXPLAINED: "None of these causes fits. Look at the image.",
 }
@@ -48,11 +50,11 @@ def fixes_section(run: RunData) -> Section | None:
         f"{plural(len(fixes), 'action')}, in the order in which to do them. Look at the images before you "
         "trust the sentence above them."
     )
-    block = Fixes("", tuple(_full_fix(fix, number) for number, fix in enumerate(fixes, 1)))
+    block = Fixes("", tuple(_full_fix(fix, number, run) for number, fix in enumerate(fixes, 1)))
     return Section(_FIXES, lead, (block,))
 
 
-def _full_fix(fix: result.Fix, number: int) -> Fix:
+def _full_fix(fix: result.Fix, number: int, run: RunData) -> Fix:
     link = thumbs = None
     if fix.images:
         words = f"{plural(len(fix.images), 'image')} in the gallery"
@@ -60,7 +62,10 @@ def _full_fix(fix: result.Fix, number: int) -> Fix:
             words, view(set=fix.split, fix=number) if fix.split is SplitName.TRAIN else view(fix=number)
         )
         thumbs = Thumbs(fix.split, fix.images[:_EVIDENCE])
-    return Fix(page_name(fix.title, limit=160), _gain(fix), fix.why, fix.how, link, thumbs)
+    how = fix.how
+    if tomllib.loads(run.recipe).get("training", {}).get("method") == "none":  # what the run was made by
+        how = how.replace("sightline run RECIPE --fixes", "sightline inspect DATA ... --fixes")
+    return Fix(page_name(fix.title, limit=160), _gain(fix), fix.why, how, link, thumbs)
 
 
 def _gain(fix: result.Fix) -> str:

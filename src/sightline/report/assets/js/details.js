@@ -24,7 +24,7 @@ export const CAUSE_WORDS = {
   "shortcut": ({ manifest, tables: { test } }, row) =>
     `The model follows a shortcut. ${manifest.slices[test.slice[row]]?.evidence ?? ""}`,
   "ambiguous": ({ tables: { test } }, row) =>
-    `The picture leaves the answer open: ambiguity ${test.ambiguity[row].toFixed(2)} of 1.`,
+    `Answers to it differ, or are unsure: ambiguity ${test.ambiguity[row].toFixed(2)} of 1.`,
   "confused pair": ({ manifest, tables: { test } }, row) =>
     `${manifest.names[test.label[row]]} and ${manifest.names[test.predicted[row]]} are often taken for each other.`,
   "unexplained": () => "None of the known causes fits. Look at the image.",
