@@ -340,13 +340,13 @@ def _missing(evidence: Evidence) -> str:
         "pictures": not data.has_pictures and "near-duplicates and slices by what images look like",
         "a training split": not len(data.train) and "leaks from it and judgement of its labels",
         "features": evidence.features is None and "neighbours and groups of alike images",
-        "heat maps that are to be believed": evidence.maps is not None
-        and not evidence.believed
-        and "slices by where the evidence lies",
         "heat maps": evidence.maps is None and "slices by where the evidence lies and maps on this page",
     }
     words = [f"without {what}, no {parts}" for what, parts in lacks.items() if parts]
-    return f"Not everything was given: {'; '.join(words)}." if words else ""
+    said = [f"Not everything was given: {'; '.join(words)}."] if words else []
+    if evidence.maps is not None and not evidence.believed:
+        said.append("No slice rests on where the evidence lies: the heat maps are in doubt.")
+    return " ".join(said)
 
 
 def _ground_truth(parts: _Parts) -> tuple[Finding, ...]:

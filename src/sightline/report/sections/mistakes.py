@@ -265,8 +265,8 @@ def difficulty_section(run: RunData) -> Section:
         title = f"{kind}: {plural(row.count, 'image')}"
         cards.append(Card(thumbs, title, (meaning[0].upper() + meaning[1:], *wrong), view(kind=row.kind)))
     lead = (
-        "Images that leave the answer open, images that the model gets wrong with confidence, and images "
-        "that it gets right by luck."
+        "Images whose answers differ or are unsure, images that the model gets wrong with confidence, and "
+        "images that it gets right by luck."
     )
     blocks: list[Block] = [Cards("", tuple(cards))] if cards else []
     return Section(_DIFFICULTY, lead, (*blocks, *none))
