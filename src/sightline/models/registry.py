@@ -228,7 +228,7 @@ def load_model(folder: Path, *, trust: Collection[str] | None = ()) -> tuple[nn.
         UntrustedError: The card names a function in a module that is not trusted.
     """
     card_path, weights_path = folder / "model.json", folder / "model.safetensors"
-    card = read_json(card_path, otherwise="train first, or resume the run")
+    card = read_json(card_path, otherwise="train first, or resume the run; one of predictions alone has none")
     if problem := _card_problem(card):
         raise DamagedFileError(f"{card_path} is not a model's card: {problem}; train again or resume the run")
     try:
