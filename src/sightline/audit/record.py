@@ -138,7 +138,7 @@ class Audit:
 
     @property
     def label_issues(self) -> LabelIssues:
-        """Labels that are probably wrong."""
+        """Labels that are in doubt, and what may be said of them."""
         return self.result.label_issues
 
     @property

@@ -70,8 +70,8 @@ TERMS = {
         "The half of the test images that had no part in making a finding. The finding is checked on it."
     ),
     "Label issue": (
-        "An image whose label is probably wrong: the model names another class with confidence, or never "
-        "learned the label in training."
+        "An image whose label may be wrong: witnesses that have not seen the label name another class. What "
+        "share of the flagged ones is wrong stands beside them."
     ),
     "Label quality": "A score from 0 to 1 for the label of an image; low is bad.",
     "Leak": "A test image that has a near-duplicate in the training set. It tests memory, not skill.",
