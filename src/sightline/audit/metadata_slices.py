@@ -36,7 +36,7 @@ def metadata_conditions(table: pd.DataFrame, *, share: float = 0.2, min_size: in
         min_size: Images of a condition.
 
     >>> import pandas as pd
-    >>> table = pd.DataFrame({"camera": ["phone"] * 2 + ["slr"] * 6})
+    >>> table = pd.DataFrame({"camera": ["phone"] * 5 + ["slr"] * 6})
     >>> [one.words for one in metadata_conditions(table, min_size=2)]
     ['with camera = phone', 'with camera = slr']
     """
