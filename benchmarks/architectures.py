@@ -1,7 +1,8 @@
-"""Which layer is explained when none is named, over families of timm and transformers: right or silent?
+"""Which layer is explained when none is named, over families of three libraries: right, refused or silent?
 
     python benchmarks/architectures.py --out architectures.json [--only vit swin] [--part 0/4] [--time 30]
 
+The libraries are timm, torchvision (classifiers, segmenters, detectors, video networks) and transformers.
 Weights are random and nothing is downloaded. A model counts as right if the layer is one of those that a
 person would name, or if its map of Grad-CAM agrees with that layer's to 0.99; as refused if `explain` says
 that it needs a layer and lists the candidates; as warned if it says that its layer is a second choice; else
@@ -16,6 +17,7 @@ import json
 import logging
 import time
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -143,43 +145,134 @@ TRANSFORMERS: dict[str, tuple[str, str, dict, int, tuple[str, ...]]] = {
     "HF dinov2": ("Dinov2ForImageClassification", "Dinov2Config", {"image_size": 98}, 98, ("layernorm",)),
 }
 
+# The same of torchvision: a builder, its options, the sides of a picture or clip, layers, kind of output.
+PICTURE, CLIP = (224, 224), (16, 112, 112)
+LEVELS = ("backbone.body.layer2", "backbone.body.layer3", "backbone.body.layer4")  # by the level of the box
+TORCHVISION: dict[str, tuple[str, dict, tuple[int, ...], tuple[str, ...], str]] = {
+    "tv alexnet": ("alexnet", {}, PICTURE, ("features",), "logits"),
+    "tv vgg": ("vgg11_bn", {}, PICTURE, ("features",), "logits"),
+    "tv resnet": ("resnet18", {}, PICTURE, ("layer4",), "logits"),
+    "tv resnext": ("resnext50_32x4d", {}, PICTURE, ("layer4",), "logits"),
+    "tv wide resnet": ("wide_resnet50_2", {}, PICTURE, ("layer4",), "logits"),
+    "tv squeezenet": ("squeezenet1_1", {}, PICTURE, ("features",), "logits"),
+    "tv densenet": ("densenet121", {}, PICTURE, ("features",), "logits"),
+    "tv googlenet": ("googlenet", {"aux_logits": False}, PICTURE, ("inception5b",), "logits"),
+    "tv inception_v3": ("inception_v3", {"aux_logits": False}, (299, 299), ("Mixed_7c",), "logits"),
+    "tv shufflenet": ("shufflenet_v2_x0_5", {}, PICTURE, ("conv5",), "logits"),
+    "tv mobilenet_v2": ("mobilenet_v2", {}, PICTURE, ("features",), "logits"),
+    "tv mobilenet_v3": ("mobilenet_v3_small", {}, PICTURE, ("features",), "logits"),
+    "tv mnasnet": ("mnasnet0_5", {}, PICTURE, ("layers",), "logits"),
+    "tv efficientnet": ("efficientnet_b0", {}, PICTURE, ("features",), "logits"),
+    "tv efficientnet_v2": ("efficientnet_v2_s", {}, PICTURE, ("features",), "logits"),
+    "tv regnet": ("regnet_y_400mf", {}, PICTURE, ("trunk_output",), "logits"),
+    "tv convnext": ("convnext_tiny", {}, PICTURE, ("features",), "logits"),
+    "tv vit": ("vit_b_32", {}, PICTURE, ("encoder.layers.encoder_layer_11.ln_1",), "logits"),
+    "tv swin": ("swin_t", {}, PICTURE, ("norm", "features", "permute"), "logits"),
+    "tv swin_v2": ("swin_v2_t", {}, (256, 256), ("norm", "features", "permute"), "logits"),
+    "tv maxvit": ("maxvit_t", {}, PICTURE, ("blocks", "blocks.3"), "logits"),
+    "tv fcn": ("segmentation.fcn_resnet50", {}, PICTURE, ("backbone.layer4", "classifier.2"), "mask"),
+    "tv deeplabv3": (
+        "segmentation.deeplabv3_resnet50", {}, PICTURE, ("backbone.layer4", "classifier.3"), "mask",
+    ),
+    "tv deeplabv3, mobilenet": (
+        "segmentation.deeplabv3_mobilenet_v3_large", {}, PICTURE, ("backbone.16", "classifier.3"), "mask",
+    ),
+    "tv lraspp": ("segmentation.lraspp_mobilenet_v3_large", {}, PICTURE, (), "mask"),
+    "tv faster rcnn": ("detection.fasterrcnn_resnet50_fpn", {"box_score_thresh": 0.0}, PICTURE, (), "boxes"),
+    "tv faster rcnn, mobilenet": (
+        "detection.fasterrcnn_mobilenet_v3_large_320_fpn", {"box_score_thresh": 0.0}, PICTURE,
+        ("backbone.body.13", "backbone.body.16"), "boxes",
+    ),
+    "tv mask rcnn": ("detection.maskrcnn_resnet50_fpn", {"box_score_thresh": 0.0}, PICTURE, (), "boxes"),
+    "tv retinanet": ("detection.retinanet_resnet50_fpn", {"score_thresh": 0.0}, PICTURE, LEVELS, "boxes"),
+    "tv fcos": ("detection.fcos_resnet50_fpn", {"score_thresh": 0.0}, PICTURE, LEVELS, "boxes"),
+    "tv ssd": ("detection.ssd300_vgg16", {"score_thresh": 0.0}, (300, 300), (), "boxes"),
+    "tv ssdlite": (
+        "detection.ssdlite320_mobilenet_v3_large", {"score_thresh": 0.0}, (320, 320),
+        ("backbone.features.0", "backbone.features.1"), "boxes",
+    ),
+    "tv r3d": ("video.r3d_18", {}, CLIP, ("layer4",), "logits"),
+    "tv mc3": ("video.mc3_18", {}, CLIP, ("layer4",), "logits"),
+    "tv r2plus1d": ("video.r2plus1d_18", {}, CLIP, ("layer4",), "logits"),
+    "tv s3d": ("video.s3d", {}, (16, 224, 224), ("features",), "logits"),
+    "tv mvit, video": ("video.mvit_v1_b", {}, (16, 224, 224), ("blocks.15.norm1",), "logits"),
+    "tv swin, video": ("video.swin3d_t", {}, (8, 224, 224), ("norm", "features"), "logits"),
+}  # fmt: skip
+SCORES: dict[str, Callable] = {
+    "mask": lambda output: output["out"].mean((2, 3)),
+    "boxes": lambda output: torch.stack([boxes["scores"].max() for boxes in output]),  # of the surest box
+}
+
 REDUCED = (
     "vit", "deit, distilled", "beit", "eva02", "cait", "xcit", "swin", "mvitv2", "hiera", "vitamin", "levit",
     "pit", "tnt", "crossvit", "coatnet", "pvt_v2", "mixer", "resmlp", "convnext", "mambaout", "hrnet",
-    "resnet", "densenet", "efficientnet", "mobilenetv3",
+    "resnet", "densenet", "efficientnet", "mobilenetv3", "tv squeezenet", "tv vit", "tv fcn", "tv r3d",
+    "HF vit",
 )  # fmt: skip
 
 
-def import_timm():
-    """Import timm; beside a torchvision of another torch, with the operators declared that it misses then."""
+def imported(package: str):
+    """Import timm or torchvision; beside a torchvision of another torch, with what it misses then."""
     try:
-        return importlib.import_module("timm")
+        return importlib.import_module(package)
     except RuntimeError:
         library = torch.library.Library("torchvision", "FRAGMENT")
         for name in ("nms", "qnms"):
             library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        module = importlib.import_module("timm")
+        module = importlib.import_module(package)
         module._kept = library  # the operators live as long as it does
+        importlib.import_module("torch._dynamo")  # what is compiled inside of a model is run as it is
+        boxes = importlib.import_module("torchvision.ops.boxes")
+        boxes.nms = lambda dets, scores, iou_threshold: _non_maximum(boxes, dets, scores, iou_threshold)
         return module
 
 
-def made(family: str) -> tuple[nn.Module, int, tuple[str, ...], dict]:
-    """Return a model with random weights, its input size, the layers by hand, and options of `explain`."""
+def _non_maximum(boxes, dets: torch.Tensor, scores: torch.Tensor, threshold: float) -> torch.Tensor:
+    """Non-maximum suppression, one box after the other; of the surest 200, which serves a score."""
+    order = scores.argsort(descending=True)[:200]
+    overlaps = boxes.box_iou(dets[order], dets[order]) > threshold
+    kept: list[int] = []
+    for place in range(len(order)):
+        if not overlaps[place, kept].any():
+            kept.append(place)
+    return order[kept]
+
+
+def made(family: str) -> tuple[nn.Module, tuple[int, ...], tuple[str, ...], dict]:
+    """Return a model with random weights, its input's sides, the layers by hand, and options of `explain`."""
     torch.manual_seed(0)
     if family in TIMM:
         name, size, by_hand = TIMM[family]
-        model = import_timm().create_model(name, pretrained=False, num_classes=10).eval()
-        for parameter in model.parameters():  # a head that starts at 0 reacts to nothing
-            if parameter.ndim > 1 and not parameter.any():
-                nn.init.normal_(parameter, std=0.02)
-        return model, size, by_hand, {}
+        model = imported("timm").create_model(name, pretrained=False, num_classes=10).eval()
+        return _without_zeros(model), (size, size), by_hand, {}
+    if family in TORCHVISION:
+        path, values, sides, by_hand, kind = TORCHVISION[family]
+        builders = imported("torchvision").models
+        *rooms, name = path.split(".")
+        for room in rooms:
+            builders = getattr(builders, room)
+        plain = {"weights": None} | ({} if kind == "logits" else {"weights_backbone": None})
+        classes = {"num_classes": 91 if kind == "boxes" else 10}
+        model = getattr(builders, name)(**plain, **classes, **values).eval()
+        model = _without_zeros(model)
+        if kind == "boxes":  # a picture as it is, not enlarged to 800 pixels
+            model.transform.min_size, model.transform.max_size = sides[:1], sides[0]
+        return model, sides, by_hand, {} if kind == "logits" else {"score": SCORES[kind]}
     import transformers
 
     kind, config, values, size, by_hand = TRANSFORMERS[family]
     settings = getattr(transformers, config)(**values)
     settings.num_labels = 10
     model = getattr(transformers, kind)(settings).eval()
-    return model, size, by_hand, {"score": lambda output: output.logits}
+    return model, (size, size), by_hand, {"score": lambda output: output.logits}
+
+
+def _without_zeros(model: nn.Module) -> nn.Module:
+    """Draw what starts at 0: such a head reacts to nothing."""
+    for parameter in model.parameters():
+        if parameter.ndim > 1 and not parameter.any():
+            nn.init.normal_(parameter, std=0.02)
+    return model
 
 
 def examined(family: str) -> dict:
@@ -187,11 +280,11 @@ def examined(family: str) -> dict:
     begin = time.perf_counter()
     row: dict = {"family": family}
     try:
-        model, size, by_hand, options = made(family)
+        model, sides, by_hand, options = made(family)
     except Exception as error:  # a family that this version of the library does not have
         return row | {"verdict": "not available", "reason": f"{type(error).__name__}: {error}"[:200]}
-    row |= {"model": type(model).__name__, "size": size, "by_hand": list(by_hand)}
-    image = torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(1))
+    row |= {"model": type(model).__name__, "size": list(sides), "by_hand": list(by_hand)}
+    image = torch.rand(1, 3, *sides, generator=torch.Generator().manual_seed(1))
     try:
         wrapped = wrap_model(model, options.get("score"))
         with at_rest(wrapped.model):
@@ -199,6 +292,8 @@ def examined(family: str) -> dict:
         found = explain(model, image, layer=choice.layer, **options)
     except SightlineError as error:
         return row | {"verdict": "refused", "reason": str(error), "seconds": time.perf_counter() - begin}
+    except Exception as error:  # a traceback, where one line should stand
+        return row | {"verdict": "error", "reason": f"{type(error).__name__}: {error}"[:200]}
     row |= {"layer": choice.layer, "grid": list(found.maps.shape[1:]), "reason": choice.reason}
     row["status"] = found.status[0]
     row["agreement"] = _agreement(model, image, found.maps, by_hand, options)
@@ -211,8 +306,8 @@ def examined(family: str) -> dict:
 
 def second_call(family: str, repeats: int) -> tuple[float, float, float]:
     """Return CPU time without a layer over CPU time with it named, paired: quartile, median, quartile."""
-    model, size, _, options = made(family)
-    image = torch.rand(1, 3, size, size)
+    model, sides, _, options = made(family)
+    image = torch.rand(1, 3, *sides)
     layer = explain(model, image, **options).layer
     ratios = []
     for _ in range(repeats):
@@ -254,7 +349,7 @@ def main() -> None:
     warnings.simplefilter("ignore")
     logging.getLogger("sightline").setLevel(logging.ERROR)
     first, count = map(int, arguments.part.split("/"))
-    families = arguments.only or [*TIMM, *TRANSFORMERS][first::count]
+    families = arguments.only or [*TIMM, *TORCHVISION, *TRANSFORMERS][first::count]
     if arguments.time:
         for family in families:
             print(family, second_call(family, arguments.time))

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import sys
 from collections.abc import Callable, Iterator, Mapping
 
 import torch
@@ -66,8 +67,10 @@ def _cuda_devices(model: nn.Module) -> list[int]:
 
 
 def _eager(model: nn.Module) -> contextlib.AbstractContextManager:
-    # Compiled code may not see hooks that came after it; without any, the compiler is not even imported.
-    if any(module._compiled_call_impl is not None for module in model.modules()):
+    # Compiled code may not see hooks that came after it, and its graph serves one backward pass only; where
+    # nothing is compiled, the compiler is not even imported.
+    compiled = any(module._compiled_call_impl is not None for module in model.modules())
+    if compiled or "torch._dynamo" in sys.modules:  # a function inside of the model may be compiled
         return torch.compiler.set_stance("force_eager")
     return contextlib.nullcontext()
 

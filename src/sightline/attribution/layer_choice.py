@@ -210,7 +210,11 @@ def _choose(wrapped: WrappedModel, images: torch.Tensor, minimum: int) -> Choice
         return Choice(name, reason, True, _ranked(name, served, ()))
     inner = [name for name in whole if _channels(served[name]) not in trace.shown]
     # What a segmenter returns is the scores of classes at every cell, and no layer to explain them by.
-    return _settle(wrapped, images, seen, served, inner or whole, minimum)
+    choice = _settle(wrapped, images, seen, served, inner or whole, minimum)
+    if trace.listed:
+        doubt = "for what was found in the first image; what comes from another level may pass by it"
+        return dataclasses.replace(choice, reason=f"{choice.reason}, {doubt}", second_choice=True)
+    return choice
 
 
 def _reacts(trace: _Trace) -> bool:
@@ -340,6 +344,7 @@ class _Trace:
         seen: What each module put out.
         tensors: The output of each module, as it was then, and its first input if that is a tensor.
         shown: The channels of maps that the model itself returns, as in segmentation.
+        listed: Whether it returns a list with what it found in each image, as in detection.
     """
 
     image: torch.Tensor
@@ -347,10 +352,12 @@ class _Trace:
     seen: dict[str, LayerRun]
     tensors: dict[str, tuple[torch.Tensor, torch.Tensor | None]]
     shown: set[int]
+    listed: bool
 
 
 def _trace(wrapped: WrappedModel, images: torch.Tensor) -> _Trace:
     shown: set[int] = set()
+    listed: list[bool] = []
     tensors: dict[str, tuple[torch.Tensor, torch.Tensor | None]] = {}
 
     def watch(name: str, inputs: tuple, output: object) -> torch.Tensor | None:
@@ -361,13 +368,18 @@ def _trace(wrapped: WrappedModel, images: torch.Tensor) -> _Trace:
         return output.clone()  # an in-place operation after it gets the copy
 
     def score(output: Any) -> torch.Tensor:
+        listed.append(_lists_findings(output))
         shown.update(part.shape[1] for part in _tensors_in(output) if part.ndim == images.ndim)
         return output if wrapped.score is None else wrapped.score(output)
 
     image = images[:1].detach().clone().requires_grad_()
     spying = dataclasses.replace(wrapped, score=score) if wrapped.score else wrapped
     logits, seen = observe(spying, image, watch)
-    return _Trace(image, logits, seen, tensors, shown)
+    return _Trace(image, logits, seen, tensors, shown, any(listed))
+
+
+def _lists_findings(output: object) -> bool:
+    return isinstance(output, list) and all(isinstance(found, Mapping) for found in output)
 
 
 def _tensors_in(output: Any) -> list[torch.Tensor]:

@@ -179,14 +179,13 @@ def follows_the_image(wrapped: WrappedModel, name: str, grid: Grid, images: torc
 
     Each quarter of the image is replaced by noise in turn. In networks that keep places apart the same
     quarter of the map changes most, also where attention lets a change reach every cell; rows and columns
-    that are swapped, or tokens in an order of windows, fail.
+    that are swapped, or tokens in an order of windows, fail. Of clips, time and depth are not tried.
     """
     image = images[:1]
     noise = torch.rand(image.shape, generator=torch.Generator().manual_seed(0)).to(image)
     noise = image.amin() + noise * (image.amax() - image.amin()).clamp(min=0.5)
     plain = grid(_output_of(wrapped, name, image))  # (1, K, h, w)
-    half = [length // 2 for length in plain.shape[2:]]
-    if len(half) != 2 or min(half) < 1:
+    if plain.ndim not in (4, 5) or min(plain.shape[-2:]) < 2:
         return False
     corners = [(vertical, across) for vertical in (0, 1) for across in (0, 1)]
     for place, corner in enumerate(corners):
@@ -202,9 +201,9 @@ def follows_the_image(wrapped: WrappedModel, name: str, grid: Grid, images: torc
 def _quarter(corner: tuple[int, int], size: Sequence[int]) -> tuple:
     sides = [
         slice(length - length // 2, None) if far else slice(length // 2)
-        for far, length in zip(corner, size, strict=True)
+        for far, length in zip(corner, size[-2:], strict=True)
     ]
-    return (slice(None), slice(None), *sides)
+    return (..., *sides)
 
 
 def _output_of(wrapped: WrappedModel, name: str, images: torch.Tensor) -> torch.Tensor:

@@ -239,6 +239,8 @@ def explain(run, images, target, layer, method, out, trust, device, as_json) -> 
     emit(rows, as_json=as_json)
     if not as_json:
         print_table(("image", "predicted", "top 5", "heat map"), [_picture_cells(row) for row in rows])
+        reason = f" ({rows[0]['layer_reason']})" if rows[0]["layer_reason"] else ""
+        click.echo(f"{rows[0]['method']} at layer {rows[0]['layer']}{reason}")
 
 
 def _picture_cells(row: Mapping[str, Any]) -> tuple[str, ...]:

@@ -93,11 +93,12 @@ class MetricsCard:
 
 @checked(frozen=True, config=_CARD)
 class ExplanationCard:
-    """explanations.json. method: to be read; name: to be typed."""
+    """explanations.json. method: to be read; name: to be typed; layer_reason: how the layer was found."""
 
     method: str
     main_layer: str
     name: str = ""
+    layer_reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -166,7 +167,8 @@ class RunData:
         history, steps: Tables of training, a row for each epoch or step.
         range_test, range_card: The learning-rate range test and what its rules suggest.
         samples: Training images.
-        method, method_name, main_layer: Of the heat maps: to be read, to be typed, where they are from.
+        method, method_name, main_layer, layer_reason: Of the heat maps: to be read, to be typed, where they
+            are from, and how that layer was found.
         explained: "mistakes" and "correct", where they hold an image.
         faithfulness: faithfulness.json; None without it.
         probability: (E, N_train) of the label in each epoch, NaN where unseen.
@@ -189,6 +191,7 @@ class RunData:
     method: str
     method_name: str
     main_layer: str
+    layer_reason: str
     explained: dict[str, ExplainedImages]
     faithfulness: FaithfulnessResult | None
     probability: np.ndarray | None
@@ -242,6 +245,7 @@ def read_run(run_folder: str | Path) -> RunData:
         method=explained.method,
         method_name=explained.name,
         main_layer=explained.main_layer,
+        layer_reason=explained.layer_reason,
         explained=(_read(folder / "explanations.npz", _explained) or {}) if explained.method else {},
         faithfulness=_read(folder / FAITHFULNESS_FILE, lambda path: read_faithfulness(path.parent)),
         probability=_read(folder / "dynamics.npz", _probability) if audited else None,

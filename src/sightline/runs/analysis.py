@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from sightline import logs
-from sightline.attribution import explain, explain_layers, target_layer
+from sightline.attribution import explain, explain_layers, preflight, target_layer
 from sightline.attribution.methods import find_method
 from sightline.audit import check_planted
 from sightline.data import Dataset, Split, preview_augmentation
@@ -96,6 +96,8 @@ def explain_galleries(
     write_atomic(folder / EXPLANATIONS, lambda file: np.savez_compressed(file, **arrays))
     title = "Grad-CAM" if method == "grad_cam" else method
     card = {"method": title, "name": method, "main_layer": shown[0], "layers": shown}
+    if shown[0] == layers[0]:
+        card["layer_reason"] = preflight(model, pictures(data.test, np.arange(1)), wanted.layer).layer_reason
     write_json(folder / EXPLANATIONS_CARD, card)
 
 

@@ -52,7 +52,7 @@ def explain_pictures(
 
     Returns:
         For each picture a dict of image, hash (of the file), predicted, top (five classes with
-        probabilities), explained, method, layer, status, heatmap (a path).
+        probabilities), explained, method, layer, layer_reason (how it was found), status, heatmap (a path).
 
     Raises:
         InputError: An unknown class, layer or method, or a picture that cannot be read; nothing is written.
@@ -69,13 +69,17 @@ def explain_pictures(
         raise InputError(f"class {target!r} is not known; {nearest(target, list(names))}")
     how, hashes = _resizing(folder), file_hashes(pictures)
     pixels = np.stack([read_image(path, size=(height, width), **how) for path in pictures])  # (B, H, W, 3)
+    explained = run_card(folder, EXPLANATIONS_CARD)
     found = explain(
         model,
         to_float(pixels),
         None if target is None else names.index(target),
-        layer=layer or run_card(folder, EXPLANATIONS_CARD).get("main_layer"),
+        layer=layer or explained.get("main_layer"),
         method=_method(folder, method, trust),
     )
+    reason = found.layer_reason
+    if layer is None and found.layer == explained.get("main_layer"):  # how the run found it
+        reason = explained.get("layer_reason", reason)
     predictions = Predictions(found.logits, found.targets, names)
     overlays = overlay(pixels, found.heatmaps())
     out = out or folder / EXPLAINED
@@ -95,6 +99,7 @@ def explain_pictures(
                 "explained": names[found.targets[i]],
                 "method": found.method,
                 "layer": found.layer,
+                "layer_reason": reason,
                 "status": found.status[i],
                 "heatmap": str(place),
             }

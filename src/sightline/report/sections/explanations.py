@@ -78,8 +78,9 @@ def _cards(run: RunData, shown: ExplainedImages, layer: str) -> MapCards:
             else (columns["predicted"][place], columns["label"][place])
         )
         cards.append(MapCard(_tile(run, shown, place), both))
+    found = f", {run.layer_reason}" if layer == run.main_layer and run.layer_reason else ""
     caption = (
-        f"{run.method} at layer {layer}. Above: the map in the resolution of the layer "
+        f"{run.method} at layer {layer}{found}. Above: the map in the resolution of the layer "
         f"({_cells(shown, layer)}), scaled to its largest value and black where nothing speaks for the "
         "class. Below: the same, smoothed, over the picture."
     )
