@@ -97,7 +97,9 @@ def explain_galleries(
     title = "Grad-CAM" if method == "grad_cam" else method
     card = {"method": title, "name": method, "main_layer": shown[0], "layers": shown}
     if shown[0] == layers[0]:
-        card["layer_reason"] = preflight(model, pictures(data.test, np.arange(1)), wanted.layer).layer_reason
+        card["layer_reason"] = preflight(
+            model, pictures(data.test, np.arange(1)), wanted.layer or None
+        ).layer_reason
     write_json(folder / EXPLANATIONS_CARD, card)
 
 
