@@ -89,7 +89,7 @@ def test_the_facade_is_this_list_of_names():
         "Audit", "Augmentation", "Callback", "Dataset", "Explanation", "History", "METHODS", "MODELS",
         "OPTIMIZERS", "Predictions", "RECIPES", "Run", "SCHEDULES", "SightlineError", "Split",
         "adopt", "adopt_timm",
-        "audit_run", "class_maps", "compare_methods", "compare_runs", "create_model", "explain",
+        "audit_run", "check", "class_maps", "compare_methods", "compare_runs", "create_model", "explain",
         "explain_difference",
         "find_learning_rate", "fit", "inspect", "load_data", "load_recipe", "load_run", "make_audit", "plant",
         "plot_class_accuracy",
@@ -123,6 +123,7 @@ def in_a_fresh_process(code: str) -> str:
         "from sightline import plot_explanations; from sightline.report import write_sample_sheet",
         "from sightline.predictions import rank_mistakes, confused_pairs, read_predictions, load_dynamics",
         "from sightline.audit import Evidence, make_audit, read_audit",
+        "from sightline import check; from sightline.runs import existing_folder, list_runs",
         "from sightline.faithfulness.result import read_faithfulness",
     ],
 )

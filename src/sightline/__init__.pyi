@@ -33,6 +33,7 @@ from .report import plot_range_test as plot_range_test
 from .report import write_report as write_report
 from .runs import Run as Run
 from .runs import audit_run as audit_run
+from .runs import check as check
 from .runs import compare_runs as compare_runs
 from .runs import inspect as inspect
 from .runs import load_run as load_run
@@ -68,6 +69,7 @@ __all__ = [
     "adopt",
     "adopt_timm",
     "audit_run",
+    "check",
     "class_maps",
     "compare_methods",
     "compare_runs",

@@ -24,6 +24,8 @@ from .record import read_audit as read_audit
 from .record import write_audit as write_audit
 from .result import AuditResult as AuditResult
 from .robustness import measure_robustness as measure_robustness
+from .rules import CheckedRule as CheckedRule
+from .rules import CheckResult as CheckResult
 from .selective import choose_threshold as choose_threshold
 from .selective import risk_coverage as risk_coverage
 from .slices import find_slices as find_slices
@@ -31,6 +33,8 @@ from .slices import find_slices as find_slices
 __all__ = [
     "Audit",
     "AuditResult",
+    "CheckResult",
+    "CheckedRule",
     "Comparison",
     "Decision",
     "Decisions",

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sightline.data.image_files import content_hash
 from sightline.errors import InputError
 from sightline.predictions import Predictions
 from sightline.predictions.scores import Change, compare_scores
@@ -23,6 +24,8 @@ from sightline.stats import paired_interval
 
 if TYPE_CHECKING:
     import pandas as pd
+
+_NOTHING = content_hash(b"")  # of labels without pictures
 
 
 @dataclass(frozen=True)
@@ -123,6 +126,39 @@ def compare_predictions(a: Predictions, b: Predictions) -> Comparison:
         per_class=per_class,
         metrics=compare_scores(a, b),
     )
+
+
+def match_images(a: pd.DataFrame, b: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """Return which rows of two tables with the columns path and hash are of the same image, (M,) each.
+
+    The content decides: what has another content under the same path is another image. By their paths go
+    images of which no content is known. Copies within a table are matched in the order of their paths.
+
+    >>> import pandas as pd
+    >>> old = pd.DataFrame({"path": ["a.png", "b.png", "c.png"], "hash": ["1", "2", "3"]})
+    >>> new = pd.DataFrame({"path": ["c.png", "moved.png", "b.png"], "hash": ["9", "1", "2"]})
+    >>> [rows.tolist() for rows in match_images(old, new)]
+    [[0, 1], [1, 2]]
+    """
+    keys = [_keys(table) for table in (a, b)]
+    both = keys[0].merge(keys[1], on=["key", "copy"], suffixes=("_a", "_b")).sort_values("row_a")
+    return both["row_a"].to_numpy(np.int64), both["row_b"].to_numpy(np.int64)
+
+
+def _keys(files: pd.DataFrame) -> pd.DataFrame:
+    """What each row is known by: key and, among equal ones, the number of the copy."""
+    import pandas as pd
+
+    hashes = files["hash"].fillna("").astype(str).to_numpy()
+    paths = files["path"].fillna("").astype(str).to_numpy()
+    known = (hashes != "") & (hashes != _NOTHING)
+    keys = pd.DataFrame(
+        {"key": np.where(known, "hash " + hashes.astype(object), "path " + paths.astype(object))}
+    )
+    keys["row"], keys["path"] = np.arange(len(keys)), paths
+    keys = keys.sort_values(["key", "path"], kind="stable")
+    keys["copy"] = keys.groupby("key").cumcount()
+    return keys[["key", "copy", "row"]]
 
 
 def _check_same(a: Predictions, b: Predictions) -> None:

@@ -16,7 +16,7 @@ from sightline.cli.torchrun import group_for, is_one_of_many, own_arguments
 from sightline.errors import InputError, SightlineError
 from sightline.files import shown_name
 
-DONE, FAILED = 0, 1  # wrong usage is 2, which click knows
+DONE, FAILED = 0, 1  # wrong usage is 2, which click knows; a command may end with others (check: 3, 4)
 
 
 class Group(click.Group):
@@ -33,7 +33,7 @@ def app() -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code: 0 done, 1 failed, 2 wrong usage.
+    """Run the command line and return its exit code: 0 done, 1 failed, 2 wrong usage; of check also 3 and 4.
 
     As one of several processes that torchrun started it does its part of the command, and an error is told
     by the first that has one.
@@ -88,7 +88,7 @@ def _run(given: list[str], tells: Callable[[], bool]) -> int:
     """Run the command; print an error, in one line, if `tells()` says that it is this process's to tell."""
     try:
         _check_text(given)
-        app.main(args=given, prog_name="sightline", standalone_mode=False)
+        code = app.main(args=given, prog_name="sightline", standalone_mode=False)
     except click.ClickException as error:
         if tells():
             error.show()
@@ -102,7 +102,7 @@ def _run(given: list[str], tells: Callable[[], bool]) -> int:
         if "--debug" in given:
             raise
         return _fail(_one_line(error), tells)
-    return DONE
+    return code if isinstance(code, int) else DONE
 
 
 def _one_line(error: Exception) -> str:

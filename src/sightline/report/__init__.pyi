@@ -3,6 +3,8 @@ from .blocks import Heading as Heading
 from .blocks import Note as Note
 from .blocks import Section as Section
 from .blocks import Table as Table
+from .check_tables import check_junit as check_junit
+from .check_tables import check_markdown as check_markdown
 from .comparison import Rows as Rows
 from .comparison import render_comparison as render_comparison
 from .comparison import write_comparison as write_comparison
@@ -31,6 +33,8 @@ __all__ = [
     "RunData",
     "Section",
     "Table",
+    "check_junit",
+    "check_markdown",
     "plot_class_accuracy",
     "plot_confusion",
     "plot_curves",

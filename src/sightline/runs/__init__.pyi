@@ -7,15 +7,16 @@ from .find_lr import apply_lr as apply_lr
 from .find_lr import describe_range_test as describe_range_test
 from .find_lr import range_test as range_test
 from .find_lr import recipe_file as recipe_file
+from .folders import existing_folder as existing_folder
+from .folders import list_runs as list_runs
 from .pipeline import analyze as analyze
 from .pipeline import finish_run as finish_run
 from .pipeline import report_run as report_run
 from .pipeline import run as run
 from .pipeline import start_run as start_run
 from .pipeline import train as train
+from .rule_check import check as check
 from .run_folder import Run as Run
-from .run_folder import existing_folder as existing_folder
-from .run_folder import list_runs as list_runs
 from .run_folder import load_run as load_run
 from .run_folder import new_folder as new_folder
 from .run_folder import recipe_data as recipe_data
@@ -26,6 +27,7 @@ __all__ = [
     "analyze",
     "apply_lr",
     "audit_run",
+    "check",
     "describe_range_test",
     "existing_folder",
     "explain_pictures",

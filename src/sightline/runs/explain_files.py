@@ -20,7 +20,7 @@ from sightline.files import read_json, shown_name, write_atomic
 from sightline.models import choose_device, load_model, to_float
 from sightline.predictions import Predictions
 from sightline.runs.artifacts import DATA_CARD, EXPLAINED, EXPLANATIONS_CARD
-from sightline.runs.run_folder import existing_folder
+from sightline.runs.folders import existing_folder
 
 
 @logs.stage("explaining pictures")

@@ -39,10 +39,9 @@ from sightline.files import LOCK, check_regular, hold, read_json, write_json
 from sightline.models import create_model, load_model
 from sightline.predictions import Dynamics, Predictions, load_dynamics, read_predictions
 from sightline.runs.artifacts import DYNAMICS, ENVIRONMENT, HISTORY, METRICS, PREDICTIONS, RECIPE, REPORT
+from sightline.runs.folders import RUNS, existing_folder
 from sightline.signatures import accepts
 from sightline.training import Execution, Probe, Recipe, load_recipe, probe
-
-RUNS = Path("runs")
 
 
 @contextlib.contextmanager
@@ -118,25 +117,6 @@ def _point_latest(folder: Path) -> None:
     with contextlib.suppress(OSError):  # a system without links has no `latest`; nothing depends on it
         beside.symlink_to(folder.name)
         beside.replace(link)
-
-
-def existing_folder(path: Path) -> Path:
-    """Return the folder of a run that is there.
-
-    Raises SightlineError if there is none, naming the runs beside it.
-    """
-    folder = path.resolve() if path.is_symlink() else path
-    if (folder / RECIPE).is_file():
-        return folder
-    beside = sorted(p.parent.name for p in path.parent.glob(f"*/{RECIPE}") if not p.parent.is_symlink())
-    known = f"runs there: {', '.join(beside)}" if beside else "'sightline run' makes one"
-    raise NotFoundError(f"{path} is not the folder of a run; {known}")
-
-
-def list_runs(runs: Path = RUNS) -> list[Path]:
-    """Return the folders of the runs in `runs`, oldest first."""
-    found = [p.parent for p in runs.glob(f"*/{RECIPE}") if p.is_file() and not p.parent.is_symlink()]
-    return sorted(found, key=lambda folder: (folder / RECIPE).stat().st_mtime)
 
 
 def describe_environment(device: str) -> dict[str, Any]:
