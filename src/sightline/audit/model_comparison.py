@@ -158,7 +158,7 @@ def _keys(files: pd.DataFrame) -> pd.DataFrame:
     keys["row"], keys["path"] = np.arange(len(keys)), paths
     keys = keys.sort_values(["key", "path"], kind="stable")
     keys["copy"] = keys.groupby("key").cumcount()
-    return keys[["key", "copy", "row"]]
+    return keys.drop(columns="path")
 
 
 def _check_same(a: Predictions, b: Predictions) -> None:
