@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check check-scripts check-wheel clean
+.PHONY: demo test check check-scripts check-wheel docs clean
 
 # Train on the embedded data set, and print the path of the finished report.
 demo: $(VENV)/.demo
@@ -27,6 +27,11 @@ node_modules/.locked: package.json package-lock.json
 	npm ci --no-audit --no-fund --loglevel=error
 	touch $@
 
+# The site, with its examples run and no warning: build/site/index.html.
+docs: $(VENV)/.docs
+	OMP_NUM_THREADS=2 $(BIN)/python -m sphinx -W --keep-going -q -b html docs build/site
+	@echo build/site/index.html
+
 # Wheel and source archive; the wheel in an empty environment, away from this folder, trains and writes its page.
 check-wheel: $(VENV)/.test
 	rm -rf dist build/wheel
@@ -48,5 +53,11 @@ $(VENV)/.test: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[test]"
 	touch $@ $(VENV)/.demo
 
+$(VENV)/.docs: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[docs]"
+	touch $@ $(VENV)/.demo
+
 clean:
+	rm -rf docs/api docs/gallery docs/from_project
 	rm -rf $(VENV) node_modules build dist .pytest_cache .ruff_cache

@@ -12,7 +12,9 @@ from PIL import Image
 from report_audit_fixture import add_audit, photo_like
 from report_fixture import write_run
 
+import sightline as sl
 from sightline.audit.result import Cause, DifficultyKind, SplitName
+from sightline.errors import InputError
 from sightline.report import gallery, read_run
 from sightline.report.gallery import Columns, add_maps, blank_sprites, make_sprites, tile_picture
 
@@ -117,14 +119,32 @@ def test_the_galleries_hold_the_tables(folder):
     np.testing.assert_allclose(np.where(shown == 255, np.nan, shown / 254), curves, atol=1 / 254)
 
 
-def test_of_too_many_test_images_those_of_highest_loss_are_shown(folder, monkeypatch):
-    monkeypatch.setattr(gallery, "TEST_LIMIT", 30)
+def test_of_too_many_test_images_mistakes_come_first_and_then_what_findings_name(folder):
     run = read_run(folder)
-    kept = gallery.kept_tests(run)
-    assert kept.tolist() == sorted(np.argsort(-run.predictions.loss)[:30].tolist())
-    manifest = gallery.gallery_payload(run).manifest
+    p, wrong = run.predictions, np.flatnonzero(~run.predictions.correct)
+    few = len(wrong) // 2
+    assert gallery.kept_tests(run, most=few).tolist() == sorted(np.argsort(-p.loss)[:few].tolist())
+    named = {i for fix in run.audit.fixes if fix.split is SplitName.TEST for i in fix.images}
+    named |= {i for one in run.audit.slices for i in one.rows} | set(wrong.tolist())
+    named |= {issue.index for issue in run.audit.label_issues.test.rows}
+    most = len(named) + 20
+    assert most < len(p)
+    kept = set(gallery.kept_tests(run, most=most).tolist())
+    assert len(kept) == most
+    assert named <= kept
+    assert gallery.kept_tests(run).tolist() == list(range(len(p)))
+    manifest = gallery.gallery_payload(run, most=30).manifest
     assert manifest["columns"]["test.loss"][2] == 30
     assert manifest["tests"] == 200
+
+
+def test_a_page_of_fewer_images_is_smaller_and_counts_all(folder, tmp_path):
+    whole = sl.write_report(folder, tmp_path / "whole.html").read_text(encoding="utf-8")
+    part = sl.write_report(folder, tmp_path / "part.html", images=20).read_text(encoding="utf-8")
+    assert len(part) < len(whole)
+    assert part.count("of 200") == whole.count("of 200")
+    with pytest.raises(InputError, match="images is 0; a page needs at least 1 test image"):
+        sl.write_report(folder, images=0)
 
 
 def test_of_too_many_training_images_those_that_a_fix_names_are_shown(folder, monkeypatch):

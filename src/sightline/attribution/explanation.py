@@ -215,6 +215,7 @@ def product(maps: np.ndarray) -> np.ndarray:
 
 
 COMBINATIONS: dict[str, Combination] = {"mean": mean, "max": maximum, "product": product}
+"""How maps of several layers become one, by name."""
 
 
 def find_combination(combine: str | Combination) -> Combination:

@@ -53,7 +53,7 @@ def equal_mass(confidence: np.ndarray, bins: int) -> np.ndarray:
 def calibration_error(
     confidence: ArrayLike, correct: ArrayLike, *, bins: int = 15, binning: Binning = equal_width
 ) -> float:
-    """Return the expected calibration error sum_b n_b/N |accuracy_b - confidence_b|, in [0, 1].
+    """Return the expected calibration error `sum_b n_b/N |accuracy_b - confidence_b|`, in [0, 1].
 
     A bin holds its lower edge; the last one also its upper edge, so that a confidence of 1 counts (Guo 2017,
     eq. 3).

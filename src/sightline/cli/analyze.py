@@ -258,14 +258,27 @@ def _picture_cells(row: Mapping[str, Any]) -> tuple[str, ...]:
     metavar="NAME",
     help="Add a section by a function of yours, as package.module:function; may be given several times.",
 )
+@click.option("--out", type=PATH, help="Write the page there instead of RUN/report.html.")
+@click.option(
+    "--images",
+    type=click.IntRange(min=1),
+    help="Show at most this many images of each split: mistakes first, then a sample of the rest.",
+)
 @options.trust
 @options.as_json
 @options.debug
-def report(run: Path, sections: tuple[str, ...], trust: tuple[str, ...], as_json: bool) -> None:
+def report(
+    run: Path,
+    sections: tuple[str, ...],
+    out: Path | None,
+    images: int | None,
+    trust: tuple[str, ...],
+    as_json: bool,
+) -> None:
     """Write the report of RUN again from its saved data."""
     from sightline.cli.console import log_shown
     from sightline.runs import load_run, report_run
 
     with log_shown(to_stderr=True, quiet=False):
-        path = report_run(load_run(run, trust=trust), sections=sections)
+        path = report_run(load_run(run, trust=trust), out, sections=sections, images=images)
     emit({"report": str(path)}, as_json=as_json, text=str(path))

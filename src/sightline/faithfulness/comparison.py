@@ -75,6 +75,7 @@ MEASURES: dict[str, Measure] = {
     "average_increase": average_increase,
     "infidelity": infidelity,
 }
+"""What methods are compared by, by name."""
 FAST_MEASURES: dict[str, Measure] = {
     "deletion": functools.partial(deletion, steps=16),
     "insertion": functools.partial(insertion, steps=16),

@@ -192,7 +192,7 @@ def sensitivity(
     samples: int = 10,
     seed: int = 0,
 ) -> Measurement:
-    """max |map(x + noise) - map(x)| / |map(x)| over noise of at most `radius` per value; lower is better.
+    """`max |map(x + noise) - map(x)| / |map(x)|` over noise of at most `radius` per value; lower is better.
 
     Yeh 2019, definition 2.3 with the Frobenius norm, in units of the map's own norm, on raw maps. A map of
     zeros gets 0 if it stays so, and 1 if it does not.

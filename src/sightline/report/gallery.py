@@ -248,10 +248,10 @@ _TOP = 5
 _EPOCHS = 64  # points of a curve; of a longer training every k-th epoch is shown
 
 
-def gallery_payload(run: RunData) -> Payload:
-    """Return what the script of a run's page needs."""
+def gallery_payload(run: RunData, *, most: int | None = None) -> Payload:
+    """Return what the script of a run's page needs, with `most` images of each split at most."""
     columns, blobs = Columns(), {}
-    tests, trains = kept_tests(run), kept_trainings(run)
+    tests, trains = kept_tests(run, most=most), kept_trainings(run, most=most)
     add_colors(columns)
     _add_tests(columns, run, tests)
     epochs = _add_trainings(columns, run, trains)
@@ -304,13 +304,31 @@ def page_enums() -> dict[str, Any]:
     }
 
 
-def kept_tests(run: RunData) -> np.ndarray:
-    """Return the test images of the page in ascending order: all, or the ones with the highest loss."""
-    return np.sort(np.argsort(-run.predictions.loss, kind="stable")[:TEST_LIMIT])
+def kept_tests(run: RunData, *, most: int | None = None) -> np.ndarray:
+    """Return the test images of the page in ascending order: all, or at most `most` (`TEST_LIMIT`).
+
+    Of more, mistakes come first, the costliest before all, then the images that a fix, a label issue, a pair
+    or a slice names, then a sample of the rest that is the same each time.
+    """
+    p, audit, most = run.predictions, run.audit, TEST_LIMIT if most is None else most
+    if len(p) <= most:
+        return np.arange(len(p))
+    wrong = np.flatnonzero(~p.correct)
+    named: list[Iterable[int]] = [wrong[np.argsort(-p.loss[wrong], kind="stable")]]
+    named += [fix.images for fix in audit.fixes if fix.split is SplitName.TEST]
+    named.append(issue.index for issue in audit.label_issues.test.rows)
+    for pair in audit.duplicates.pairs if audit.duplicates else ():
+        named.append(
+            i for i, split in ((pair.a, pair.a_split), (pair.b, pair.b_split)) if split is SplitName.TEST
+        )
+    named += [one.rows for one in audit.slices]
+    named.append(np.random.default_rng(0).permutation(len(p)))
+    wanted = pd.unique(np.array([int(i) for images in named for i in images], np.int64))
+    return np.sort(wanted[:most])
 
 
-def kept_trainings(run: RunData) -> np.ndarray:
-    """Return the training images of the page in ascending order.
+def kept_trainings(run: RunData, *, most: int | None = None) -> np.ndarray:
+    """Return the training images of the page in ascending order, at most `most` (`TRAIN_LIMIT`).
 
     Those that a fix, a label issue or a pair names come first, then neighbours of the costliest mistakes.
     """
@@ -333,7 +351,7 @@ def kept_trainings(run: RunData) -> np.ndarray:
     wanted = wanted[wanted >= 0]
     if run.pictures:
         wanted = wanted[np.isin(wanted, run.pictures.train_rows)]
-    return np.sort(wanted[:TRAIN_LIMIT])
+    return np.sort(wanted[: TRAIN_LIMIT if most is None else min(most, TRAIN_LIMIT)])
 
 
 def _sprites(pictures: Pictures | None, tests: np.ndarray, trains: np.ndarray) -> dict[str, Sprites]:

@@ -75,7 +75,11 @@ SECTIONS: tuple[SectionMaker, ...] = (
 
 
 def write_report(
-    run_folder: str | Path, path: str | Path | None = None, *, sections: Sequence[SectionMaker | str] = ()
+    run_folder: str | Path,
+    path: str | Path | None = None,
+    *,
+    sections: Sequence[SectionMaker | str] = (),
+    images: int | None = None,
 ) -> Path:
     """Draw a run's `figures/*.png` and write its report.
 
@@ -87,6 +91,8 @@ def write_report(
         path: The HTML file, RUN/report.html by default.
         sections: Further sections: functions from the run's data to a `Section`, or to None for no section;
             or their names, of plugins or as "package.module:function".
+        images: How many images of each split the page has at most, for a smaller file: mistakes and what a
+            finding names come first, then a sample of the rest. None for 20,000. Numbers are always of all.
 
     Returns:
         The path of the report.
@@ -102,11 +108,13 @@ def write_report(
 
     folder = Path(run_folder)
     target = folder / "report.html" if path is None else Path(path)
+    if images is not None and images < 1:
+        raise InputError(f"images is {images}; a page needs at least 1 test image")
     makers = [resolve("section", one, {}) for one in sections]
     with hold(folder):
         try:
             run = read_run(folder)
-            page = render_page(run, sections=makers)
+            page = render_page(run, sections=makers, images=images)
         except SightlineError:
             raise
         except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
@@ -131,7 +139,7 @@ def _folded(section: Section) -> Section:
     return section if section.heading.anchor in _OPEN else dataclasses.replace(section, folded=True)
 
 
-def render_page(run: RunData, *, sections: Sequence[SectionMaker] = ()) -> str:
+def render_page(run: RunData, *, sections: Sequence[SectionMaker] = (), images: int | None = None) -> str:
     """Return the page of a run as HTML; `sections` make further ones, before the record of how it was made.
 
     Raises:
@@ -142,7 +150,7 @@ def render_page(run: RunData, *, sections: Sequence[SectionMaker] = ()) -> str:
     rest += [section for make in own if (section := make(run)) is not None]
     rest += [_folded(section) for section in [summary.provenance_section(run)] if section is not None]
     first = summary.summary_section(run, frozenset(section.heading.anchor for section in rest))
-    return render_shell(run.name, [first, *rest], payload=gallery_payload(run), entry="report")
+    return render_shell(run.name, [first, *rest], payload=gallery_payload(run, most=images), entry="report")
 
 
 def _made(make: SectionMaker, run: RunData) -> Section | None:
@@ -195,7 +203,7 @@ def render_shell(name: str, sections: Sequence[Section], *, payload: Payload, en
     if size > BYTES_LIMIT:
         raise InputError(
             f"the page would take {size / 1e6:.1f} MB and at most {BYTES_LIMIT / 1e6:.0f} MB open well; "
-            "analyze fewer or smaller test images (recipe: data.limit, data.image_size)"
+            "show fewer test images: sightline report RUN --images 5000"
         )
     return page
 

@@ -266,7 +266,7 @@ def _probabilities(recipe: Recipe, data: Dataset, device: str) -> np.ndarray:
     options = fit_options(recipe, data, choosing=False)
     history = fit(model, data, **options, device=device, verbose=False)
     log.info(describe_epoch(history.epochs[-1], recipe.training.epochs))
-    precision = recipe.training.precision
+    precision = choose_precision(recipe.training.precision, next(model.parameters()).device)
     return predict(model, data.test, class_names=data.class_names, precision=precision).probabilities
 
 

@@ -213,7 +213,9 @@ def finish_run(
 
 
 @logs.stage("writing the page")
-def report_run(run: Run, *, sections: Sequence[str] = ()) -> Path:
+def report_run(
+    run: Run, path: Path | None = None, *, sections: Sequence[str] = (), images: int | None = None
+) -> Path:
     """Write the page of a run, with the sections that its recipe names, and return its path.
 
     A section of the recipe whose module is not trusted, or is not installed here, is left out, and the log
@@ -221,7 +223,9 @@ def report_run(run: Run, *, sections: Sequence[str] = ()) -> Path:
 
     Args:
         run: A finished run.
+        path: The HTML file, the run's own page by default.
         sections: Further sections, as `write_report` takes them.
+        images: As of `write_report`.
     """
     makers: list[Any] = []
     for name in run.recipe.analysis.sections:
@@ -233,7 +237,7 @@ def report_run(run: Run, *, sections: Sequence[str] = ()) -> Path:
             module = name.partition(":")[0]
             log.warning("the section %s is left out: its module is not trusted (--trust %s)", name, module)
     started = time.perf_counter()
-    page = write_report(run.folder, sections=[*makers, *sections])
+    page = write_report(run.folder, path, sections=[*makers, *sections], images=images)
     keep_seconds(run, "page", time.perf_counter() - started)
     return page
 

@@ -73,6 +73,7 @@ LR_RULES: dict[str, LRRule] = {
     "slide": slide,
     "minimum/10": minimum_tenth,
 }
+"""Rules that read a learning rate off a range test, by name."""
 
 
 TRIMMED_END = 5  # points that the classic rules leave out at the end of a sweep, where the loss turns up

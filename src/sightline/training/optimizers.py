@@ -267,3 +267,4 @@ OPTIMIZERS: dict[str, Callable[..., OptimizerFactory]] = {
     "adam": adam,
     "adamw": adamw,
 }
+"""Makers of optimizers by name; their options are a recipe's `optimizer` section."""

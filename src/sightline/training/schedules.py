@@ -160,3 +160,4 @@ SCHEDULES: dict[str, Callable[..., Schedule]] = {
     "cosine": cosine,
     "plateau": plateau,
 }
+"""Makers of learning-rate schedules by name; their options are a recipe's `schedule` section."""

@@ -74,6 +74,7 @@ METHODS: dict[str, Method] = {
     "deconvnet": deconvnet,
     "guided_grad_cam": guided_grad_cam,
 }
+"""Attribution methods by name; where a name is taken, a function of yours is too."""
 
 
 def find_method(method: str | Method, *, trust: Collection[str] | None = None) -> Method:

@@ -41,7 +41,7 @@ export class Gallery {
     const { listed, manifest, tables, view } = this.report;
     const [size, test] = [tables[view.set].size, view.set === "test"];
     const all = test ? manifest.tests : manifest.trainings;
-    const kept = test ? "those of highest loss among" : "those that the audit refers to, of";
+    const kept = test ? "mistakes, what the findings name, and a sample of" : "those that the audit refers to, of";
     const words = plural(size, test ? "test image" : "training image");
     byId("count").textContent = `${count(listed.length)} of ${words}${size < all ? ` (${kept} ${count(all)})` : ""}`;
     const filters = { ...view, sort: "", flip: false, open: null, set: /** @type {const} */ ("test") };
