@@ -26,6 +26,7 @@ ALLOWED = {
     "audit": {"data", "predictions"},
     "report": {"predictions", "attribution", "faithfulness", "audit"},
     "runs": {"data", "models", "predictions", "training", "attribution", "faithfulness", "audit", "report"},
+    "deploy": {"data", "models", "predictions", "audit", "report", "runs"},
     "cli": {
         "data",
         "models",
@@ -36,6 +37,7 @@ ALLOWED = {
         "audit",
         "report",
         "runs",
+        "deploy",
     },
 }
 GROUND = {"distributed", "errors", "extensions", "files", "logs", "signatures", "stats"}

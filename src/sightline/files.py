@@ -95,6 +95,15 @@ def write_text(path: Path, text: str) -> None:
     write_atomic(path, lambda file: file.write(content))
 
 
+def harmless_cell(text: str) -> str:
+    """Return the text of a cell of CSV so that no spreadsheet takes it for a formula.
+
+    >>> harmless_cell("=HYPERLINK(1)"), harmless_cell("cat")
+    ("'=HYPERLINK(1)", 'cat')
+    """
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
+
+
 def write_json(path: Path, content: Mapping[str, Any], *, schema: int = SCHEMA) -> None:
     """Write a table as JSON with the schema number, whole or not at all.
 
