@@ -8,9 +8,18 @@ import struct
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from PIL import Image
 
-from sightline.audit import Decision, Decisions, apply_decisions, read_decisions, write_decisions
+from sightline.audit import (
+    Decision,
+    Decisions,
+    apply_decisions,
+    merge_decisions,
+    read_decisions,
+    write_decisions,
+)
+from sightline.cli.app import app
 from sightline.data import Dataset, Split, describe, fingerprint, load_data
 from sightline.errors import SightlineError
 
@@ -226,3 +235,42 @@ def test_decisions_find_their_pictures_in_a_folder_that_grew(tmp_path):
     assert describe(corrected)["notes"] == list(corrected.notes)
     with pytest.raises(SightlineError, match="none of the 5 decisions fits 'shapes'"):
         apply_decisions(load_data("shapes", limit=20), read)
+
+
+def test_two_peoples_decisions_are_merged_and_their_disagreements_listed(tmp_path):
+    data = small()
+    one = decided(
+        data,
+        Decision("train", 3, "relabel", "cat", note="sure"),
+        Decision("train", 1, "drop"),
+        Decision("train", 4, "relabel", "ant"),
+        Decision("test", 0, "keep"),
+    )
+    two = decided(
+        data,
+        Decision("train", 3, "relabel", "cat", note="so do I", hash="ab"),
+        Decision("train", 1, "keep"),
+        Decision("train", 4, "relabel", "bee"),
+    )
+    merged, differing = merge_decisions([one, two])
+    assert merged.decisions == (
+        Decision("train", 3, "relabel", "cat", note="sure; so do I", hash="ab"),
+        Decision("test", 0, "keep"),
+    )
+    assert [(said[0].index, [d.action + d.label for d in said]) for said in differing] == [
+        (1, ["drop", "keep"]),
+        (4, ["relabelant", "relabelbee"]),
+    ]
+    other = Dataset("other", data.class_names, data.train, data.train)
+    with pytest.raises(SightlineError, match="the decisions are about 6 test images"):
+        merge_decisions([one, decided(other)])
+    with pytest.raises(SightlineError, match="no decisions to merge"):
+        merge_decisions([])
+    for name, decisions in (("a", one), ("b", two)):
+        write_decisions(tmp_path / f"{name}.json", decisions)
+    done = CliRunner().invoke(
+        app, ["fixes", *(str(tmp_path / f"{n}.json") for n in "ab"), "--out", str(tmp_path / "c.json")]
+    )
+    assert done.exit_code == 0, done.output
+    assert read_decisions(tmp_path / "c.json") == merged
+    assert "train image 4 : relabel ant or relabel bee" in done.output

@@ -220,6 +220,8 @@ def test_keys_alone_move_open_look_decide_and_close(visit, table):
     keys.press("m")
     assert here.page.get_attribute("[data-map=true]", "aria-checked") == "true"
     keys.press("3")
+    assert here.page.inner_text("#d-title") == f"Test image {order[4]}"
+    keys.press("ArrowLeft")
     assert here.page.get_attribute("[data-action=drop]", "aria-pressed") == "true"
     keys.press("Escape")
     assert not here.page.is_visible("#viewer")
@@ -467,6 +469,114 @@ def test_decisions_travel_out_and_back_as_the_file_says(visit, run, table, tmp_p
         path.write_text(content, encoding="utf-8")
         fresh.page.set_input_files("#import-file", path)
         fresh.page.wait_for_selector(f"#decided-said:has-text('{words}')")
+
+
+def test_eighty_suspects_are_relabelled_and_exported_with_six_keys(visit, run, tmp_path):
+    labels = pd.read_parquet(run / "audit_train.parquet")
+    here = visit("#set=train&sort=label_quality")
+    page = here.page
+    listed = here.count()
+    assert listed >= 20
+    page.focus("#grid")
+    page.keyboard.press("a")
+    assert page.inner_text("#many-count") == f"{listed} selected"
+    page.keyboard.press("1")
+    made = page.inner_text("#many-count")
+    names = json.loads((run / "data.json").read_text(encoding="utf-8"))["fingerprint"]["class_names"]
+    number = int(made.split()[0])
+    with page.expect_download() as download:
+        page.click("#export")
+    download.value.save_as(tmp_path / "fixes.json")
+    decisions = json.loads((tmp_path / "fixes.json").read_text(encoding="utf-8"))["decisions"]
+    assert len(decisions) == number
+    assert 0 < number <= listed
+    for one in decisions:
+        suggested = labels["suggested"][one["index"]]
+        assert (one["split"], one["action"]) == ("train", "relabel")
+        assert one["label"] == names[suggested]
+    page.focus("#grid")
+    page.keyboard.press("u")
+    assert page.inner_text("#decided-count") == "No decisions yet"
+
+
+def test_some_are_selected_by_clicks_and_keys_and_get_one_class(visit):
+    here = visit("#sort=index")
+    page, keys = here.page, here.page.keyboard
+    order = here.shown()
+    page.click(f"#tile-test-{order[1]}", modifiers=["Control"])
+    page.click(f"#tile-test-{order[4]}", modifiers=["Shift"])
+    assert page.inner_text("#many-count") == "4 selected"
+    keys.press("Shift+ArrowRight")
+    keys.press("Escape")
+    assert page.inner_text("#many-count") == "Nothing selected"
+    keys.press("Home")
+    keys.press("x")
+    keys.press("x")
+    chosen = "[...document.querySelectorAll('.tile[aria-checked=true]')].map(t => +t.dataset.index)"
+    assert page.evaluate(chosen) == order[:2]
+    page.select_option("#many-label", "2")
+    page.click("[data-many=relabel]")
+    name = page.locator("#many-label option").nth(3).inner_text()
+    for index in order[:2]:
+        assert page.inner_text(f"#tile-test-{index} .mark") == f"→ {name}"
+    page.focus("#grid")
+    keys.press("Home")
+    keys.press("3")  # one by one: a decision goes on to the next
+    keys.press("2")
+    assert page.inner_text(f"#tile-test-{order[0]} .mark") == "Drop"
+    assert page.inner_text(f"#tile-test-{order[1]} .mark") == "Keep"
+
+
+@pytest.mark.parametrize("form", ["csv", "label-studio", "cleanlab"])
+def test_decisions_go_to_other_tools_and_come_back(visit, run, tmp_path, form):
+    here = visit("#sort=index")
+    page = here.page
+    first, second = here.shown()[:2]
+    card = json.loads((run / "data.json").read_text(encoding="utf-8"))["fingerprint"]
+    page.select_option("#many-label", "1")
+    page.click(f"#tile-test-{first}", modifiers=["Control"])
+    page.click("[data-many=relabel]")
+    page.click(f"#tile-test-{second}", modifiers=["Control"])
+    page.click("[data-many=keep]")
+    page.select_option("#export-as", form)
+    with page.expect_download() as download:
+        page.click("#export")
+    path = tmp_path / download.value.suggested_filename
+    download.value.save_as(path)
+    if form == "label-studio":
+        tasks = json.loads(path.read_text(encoding="utf-8"))
+        assert [task["data"]["index"] for task in tasks] == [first, second]
+        result = tasks[0]["annotations"][0]["result"][0]
+        assert result["value"]["choices"] == [card["class_names"][1]]
+        assert tasks[1]["annotations"][0]["result"][0]["value"]["choices"] == [tasks[1]["data"]["label"]]
+    else:
+        written = pd.read_csv(path).set_index("index")
+        columns = {
+            "csv": ["split", "path", "label", "action", "new_label", "note"],
+            "cleanlab": ["path", "is_label_issue", "label_quality", "given_label", "predicted_label"],
+        }
+        assert list(written) == columns[form]
+        kind = "new_label" if form == "csv" else "predicted_label"
+        assert written[kind][first] == card["class_names"][1]
+        assert form == "csv" or (written["is_label_issue"][first] and not written["is_label_issue"][second])
+    fresh = visit()
+    fresh.page.set_input_files("#import-file", path)
+    fresh.page.wait_for_selector("#decided-said:has-text('in all.')")
+    fresh.page.click("#decided summary")
+    told = fresh.page.inner_text("#decided-list")
+    assert f"Relabel to {card['class_names'][1]}: test image {first}" in told
+    assert form == "cleanlab" or f"Keep: test image {second}" in told
+
+
+def test_a_table_of_other_labels_is_refused(visit, tmp_path):
+    here = visit("#sort=index")
+    path = tmp_path / "fixes.csv"
+    path.write_text("split,index,label,action\ntest,0,no such class,drop\n", encoding="utf-8")
+    here.page.set_input_files("#import-file", path)
+    here.page.wait_for_selector("#decided-said:has-text('about other data')")
+    path.write_text("a,b\n1,2\n", encoding="utf-8")
+    here.page.set_input_files("#import-file", path)
+    here.page.wait_for_selector("#decided-said:has-text('not JSON')")
 
 
 def test_the_thresholds_count_as_a_loop_does(visit, table, run):

@@ -6,6 +6,7 @@ from .conformal import check_conformal as check_conformal
 from .curation import Decision as Decision
 from .curation import Decisions as Decisions
 from .curation import apply_decisions as apply_decisions
+from .curation import merge_decisions as merge_decisions
 from .curation import read_decisions as read_decisions
 from .curation import write_decisions as write_decisions
 from .duplicates.pairs import find_near_duplicates as find_near_duplicates
@@ -56,6 +57,7 @@ __all__ = [
     "make_audit",
     "measure_noise",
     "measure_robustness",
+    "merge_decisions",
     "nearest_neighbors",
     "read_audit",
     "read_decisions",

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -303,3 +303,37 @@ def _check_fingerprint(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> No
                 f"the {word} labels are not those that the decisions were made about (other seed, order or "
                 "labels); load the data as the run that was audited did"
             )
+
+
+def merge_decisions(several: Sequence[Decisions]) -> tuple[Decisions, tuple[tuple[Decision, ...], ...]]:
+    """Return what several people decided about the same data, and the images on which they differ.
+
+    An image that one decided on alone, or all alike, has that decision (with all notes); one on which they
+    differ, in the action or in the class, is left undecided.
+
+    Args:
+        several: At least one; all of the same data set.
+
+    Returns:
+        The decisions together, and for each image on which they differ what each person said, in the order
+        of `several`.
+
+    Raises:
+        InputError: None, or they are about other data.
+    """
+    if not several:
+        raise InputError("there are no decisions to merge; give at least one file")
+    for other in several[1:]:
+        _check_fingerprint(several[0].data, other.data)
+    by_image: dict[tuple[str, int], list[Decision]] = {}
+    for decision in (one for decisions in several for one in decisions.decisions):
+        by_image.setdefault((decision.split, decision.index), []).append(decision)
+    agreed, differing = [], []
+    for said in by_image.values():
+        if len({(one.action, one.label) for one in said}) > 1:
+            differing.append(tuple(said))
+            continue
+        notes = dict.fromkeys(one.note for one in said if one.note)
+        known = next((one for one in said if one.hash), said[0])
+        agreed.append(dataclasses.replace(known, note="; ".join(notes)))
+    return Decisions(several[0].data, tuple(agreed)), tuple(differing)

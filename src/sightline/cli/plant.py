@@ -1,4 +1,4 @@
-"""The command that plants known faults in a copy of a data set."""
+"""Commands about the data: known faults planted in a copy, and decisions of several people in one file."""
 
 from __future__ import annotations
 
@@ -91,3 +91,34 @@ def plant(name: str, out: Path, data_dir: Path | None, as_json: bool, **faults: 
         f"{value:,} {key.replace('_', ' ')}" for key, value in found.items() if key != "folder"
     )
     emit(found, as_json=as_json, text=f"{out}: {counts}\nsightline run probe --data {out}")
+
+
+@app.command()
+@click.argument("files", nargs=-1, required=True, type=PATH)
+@click.option("--out", type=PATH, required=True, help="Write what all agree on to this fixes.json.")
+@options.as_json
+@options.debug
+def fixes(files, out, as_json) -> None:
+    """Merge the decisions of several people (fixes.json), and list the images on which they differ.
+
+    What one decided alone, or all alike, is written; an image on which they differ is left undecided.
+    """
+    from sightline.audit import merge_decisions, read_decisions, write_decisions
+
+    merged, differing = merge_decisions([read_decisions(path) for path in files])
+    write_decisions(out, merged)
+    rows = [
+        {
+            "split": said[0].split,
+            "index": said[0].index,
+            "path": said[0].path,
+            "said": [" ".join(filter(None, (one.action, one.label))) for one in said],
+        }
+        for said in differing
+    ]
+    for row in [] if as_json else rows:
+        click.echo(f"{row['split']} image {row['index']} {row['path']}: {' or '.join(row['said'])}")
+    text = f"{out}: {len(merged.decisions)} decisions; {len(rows)} images on which people differ are left out"
+    emit(
+        {"fixes": str(out), "decisions": len(merged.decisions), "differing": rows}, as_json=as_json, text=text
+    )

@@ -3,7 +3,8 @@
 
 /** @import { Report } from "./types" */
 
-import { buttonOf, byId, inputOf, make } from "./elements.js";
+import { buttonOf, byId, inputOf, make, selectOf } from "./elements.js";
+import { asFixes, exported } from "./exchange.js";
 import { thumb } from "./pictures.js";
 import { keep, readKept } from "./theme.js";
 import { plural } from "./words.js";
@@ -28,6 +29,7 @@ export function startDecided(report, changed) {
   const store = `sightline-fixes-${data.labels_sha256?.test ?? run}`;
   const before = readKept(store);
   if (before) decisions.take(before);
+  decisions.before = []; // what was decided on another visit is not undone step by step
   decisions.changed = () => {
     keep(store, decisions.made.size ? JSON.stringify(decisions.file()) : null);
     showDecided(report);
@@ -54,14 +56,15 @@ function showDecided(report) {
 }
 
 /** @param {Report} report */
-function startFiles({ decisions }) {
+function startFiles(report) {
+  const { decisions } = report;
   /** @param {string} text */
   const say = (text) => { byId("decided-said").textContent = text; };
   const number = () => plural(decisions.made.size, "decision");
   byId("export").addEventListener("click", () => {
-    const file = new Blob([JSON.stringify(decisions.file(), null, 2)], { type: "application/json" });
-    const address = URL.createObjectURL(file);
-    make("a", { href: address, download: "fixes.json" }).click();
+    const [name, type, text] = exported(report, selectOf("export-as").value);
+    const address = URL.createObjectURL(new Blob([text], { type }));
+    make("a", { href: address, download: name }).click();
     setTimeout(() => URL.revokeObjectURL(address), 10000);
     say(`${number()} exported.`);
   });
@@ -75,7 +78,7 @@ function startFiles({ decisions }) {
     const file = chooser.files?.[0];
     if (!file) return;
     const text = await file.text().catch(() => null);
-    say(text === null ? "The file cannot be read." : decisions.take(text) || `${number()} in all.`);
+    say(text === null ? "The file cannot be read." : decisions.take(asFixes(report, text)) || `${number()} in all.`);
     chooser.value = "";
   });
 }

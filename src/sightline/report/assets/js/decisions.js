@@ -1,7 +1,7 @@
 // @ts-check
 // Decisions about images, and the file of them that `sightline run --fixes` reads.
 
-/** @import { Decision, FixesFile, ReportManifest, SplitName } from "./types" */
+/** @import { Change, Decision, FixesFile, ReportManifest, SplitName } from "./types" */
 
 import { capital } from "./words.js";
 
@@ -19,6 +19,8 @@ export class Decisions {
     this.fileOf = fileOf;
     /** @type {Map<string, Decision>} */
     this.made = new Map();
+    /** What undoes each step, the last one last. @type {Change[][]} */
+    this.before = [];
     this.changed = () => {};
   }
 
@@ -38,8 +40,32 @@ export class Decisions {
    * @param {{ label?: string, note?: string }} [more] label: the class to relabel to
    */
   decide(split, index, action, { label, note } = {}) {
-    if (!action) this.made.delete(`${split} ${index}`);
-    else this.put({ split, index, action, label, note: note ?? this.of(split, index)?.note ?? "" });
+    this.decideAll([{ split, index, action, label, note }]);
+  }
+
+  /**
+   * Decide on several images in one step, which is undone as one.
+   * @param {Change[]} changes
+   */
+  decideAll(changes) {
+    if (!changes.length) return;
+    this.before.push(changes.map(({ split, index }) => this.of(split, index) ?? { split, index, action: "" }));
+    this.apply(changes);
+  }
+
+  /** Undo the last step; return how many images it was about. */
+  undo() {
+    const changes = this.before.pop() ?? [];
+    this.apply(changes);
+    return changes.length;
+  }
+
+  /** @param {Change[]} changes */
+  apply(changes) {
+    for (const { split, index, action, label, note } of changes) {
+      if (!action) this.made.delete(`${split} ${index}`);
+      else this.put({ split, index, action, label, note: note ?? this.of(split, index)?.note ?? "" });
+    }
     this.changed();
   }
 
@@ -50,8 +76,7 @@ export class Decisions {
   }
 
   forgetAll() {
-    this.made.clear();
-    this.changed();
+    this.decideAll([...this.made.values()].map(({ split, index }) => ({ split, index, action: "" })));
   }
 
   /**
@@ -92,8 +117,7 @@ export class Decisions {
       const which = `Decision ${bad + 1} of ${file.decisions.length}`;
       return `${which} fits no image, action or class of this run; none was taken.`;
     }
-    for (const one of file.decisions) this.put({ ...one, note: one.note ?? "" });
-    this.changed();
+    this.decideAll(file.decisions.map((/** @type {Decision} */ one) => ({ ...one, note: one.note ?? "" })));
     return "";
   }
 
@@ -107,6 +131,13 @@ export class Decisions {
     const there = Number.isInteger(one?.index) && one.index >= 0 && one.index < size;
     return there && enums.actions.includes(one.action) && typeof (one.note ?? "") === "string"
       && (one.action !== "relabel" || Boolean(data?.class_names.includes(one.label)));
+  }
+
+  /** What a tile says of it: the new class, or the action. @param {Decision} decision */
+  inShort(decision) {
+    const { data, names } = this.manifest;
+    if (decision.action !== "relabel") return capital(decision.action);
+    return `→ ${names[data?.class_names.indexOf(decision.label ?? "") ?? -1] ?? ""}`;
   }
 
   /** @param {Decision} decision */

@@ -155,6 +155,19 @@ export class Details {
   }
 
   /**
+   * Decide by a key, and go on to the next image: of many, each then takes one key.
+   * @param {string} action
+   */
+  decideAndGoOn(action) {
+    const { report, gallery } = this;
+    const [before, inside] = [this.openRow() ?? report.listed[report.active], this.dialog.open];
+    this.decide(action);
+    if (!action) return;
+    if (inside) this.step(1);
+    else if (report.listed[report.active] === before) gallery.moveTo(report.active + 1);
+  }
+
+  /**
    * Take a key that was pressed while an image is open; return whether it means something here.
    * @param {string} key
    */

@@ -7,7 +7,7 @@ import { goTo, writeAddress } from "./address.js";
 import { byId, make } from "./elements.js";
 import { drawnSize, showPicture } from "./pictures.js";
 import { guessOf, isWrong, listedRows, SORTS, sortOf } from "./rows.js";
-import { capital, count, plural } from "./words.js";
+import { count, plural } from "./words.js";
 
 const TILE_SIDE = 96;
 const TEXT_HEIGHT = 62;
@@ -21,6 +21,8 @@ export class Gallery {
   constructor(report, opened) {
     this.report = report;
     this.opened = opened;
+    /** @type {import("./selection.js").Selection | null} */
+    this.selection = null;
     this.drawn = "";
     this.grid = byId("grid");
     this.grid.addEventListener("scroll", () => this.draw(), { passive: true });
@@ -32,7 +34,10 @@ export class Gallery {
     const { report } = this;
     const before = report.listed[report.active];
     report.listed = listedRows(report);
-    report.active = Math.max(0, report.listed.indexOf(before));
+    // Where the active image is gone from the list, the next one has its place.
+    const place = report.listed.indexOf(before);
+    report.active = place < 0 ? Math.min(report.active, Math.max(0, report.listed.length - 1)) : place;
+    this.selection?.follow();
     this.sayCount();
     this.redraw();
   }
@@ -97,6 +102,7 @@ export class Gallery {
       tiles.replaceChildren(...shown.map((row, k) => this.tile(row, first * columns + k, size)));
     }
     this.markActive();
+    this.markSelected();
   }
 
   /**
@@ -122,11 +128,39 @@ export class Gallery {
     return make("div", {
       class: `tile${wrong ? " wrong" : ""}`, role: "option", id: `tile-${view.set}-${index}`, "data-index": index,
       "aria-setsize": listed.length, "aria-posinset": place + 1, "aria-label": words.filter(Boolean).join(", "),
-      title: cause, click: () => this.open(place),
+      title: cause, click: (event) => this.clicked(event, row, place),
     },
     picture, make("span", { class: "name" }, test ? guess : label),
     make("span", { class: "not" }, !wrong ? "" : test ? `not ${label}` : `${guess}?`),
-    make("span", { class: "value" }, value), made && make("span", { class: "mark" }, capital(made.action)));
+    make("span", { class: "value" }, value), made && make("span", { class: "mark" }, decisions.inShort(made)));
+  }
+
+  /**
+   * A click opens an image; with Shift it selects all from the active one on, with Ctrl or Cmd one more.
+   * @param {MouseEvent} event
+   * @param {number} row
+   * @param {number} place
+   */
+  clicked(event, row, place) {
+    const many = event.shiftKey || event.ctrlKey || event.metaKey;
+    if (!this.selection || !many) {
+      this.open(place);
+      return;
+    }
+    event.preventDefault();
+    if (event.shiftKey) this.selection.range(this.report.active, place);
+    else this.selection.toggle(row);
+    this.moveTo(place);
+    this.grid.focus({ preventScroll: true });
+  }
+
+  markSelected() {
+    const { tables, view } = this.report;
+    for (const tile of this.grid.querySelectorAll(".tile")) {
+      const row = tables[view.set].row.get(Number(tile.getAttribute("data-index")));
+      const chosen = row !== undefined && Boolean(this.selection?.rows.has(row));
+      tile.setAttribute("aria-checked", String(chosen));
+    }
   }
 
   /**
@@ -184,8 +218,9 @@ export class Gallery {
   /**
    * Take a key that was pressed in the list; return whether it means something here.
    * @param {string} key
+   * @param {boolean} [shift] moving then selects what it passes
    */
-  pressed(key) {
+  pressed(key, shift = false) {
     const { active, listed } = this.report;
     const across = this.across();
     const page = across * Math.max(1, Math.floor(this.grid.clientHeight / this.rowHeight()));
@@ -195,7 +230,14 @@ export class Gallery {
       ["PageDown", active + page], ["PageUp", active - page], ["Home", 0], ["End", listed.length - 1],
     ]);
     const place = places.get(key);
-    if (place !== undefined) this.moveTo(place);
+    if (place !== undefined) {
+      this.moveTo(place);
+      if (shift) this.selection?.range(active, this.report.active);
+    } else if (key === "x" && listed[active] !== undefined) {
+      this.selection?.toggle(listed[active]);
+      this.moveTo(active + 1);
+    } else if (key === "a") this.selection?.all();
+    else if (key === "Escape") this.selection?.none();
     else if (key === "Enter" || key === " ") this.open();
     else return false;
     return true;

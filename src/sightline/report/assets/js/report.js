@@ -15,6 +15,7 @@ import { Gallery } from "./gallery.js";
 import { startMatrices } from "./matrix.js";
 import { bytesOf, openColumns, readManifest, tableOf } from "./payload.js";
 import { startThumbs } from "./pictures.js";
+import { Selection } from "./selection.js";
 import { afterFirstPaint, showTheme, startTheme } from "./theme.js";
 import { startThreshold } from "./threshold.js";
 
@@ -40,6 +41,8 @@ function start() {
   const report = openReport();
   const gallery = new Gallery(report, () => details.show());
   const details = new Details(report, gallery);
+  const selection = new Selection(report, gallery);
+  gallery.selection = selection;
   /**
    * Show a view, whether it came from the address or is new.
    * @param {View} view
@@ -61,13 +64,14 @@ function start() {
   };
   startTheme(byId("theme"));
   startFolds();
-  startKeys(gallery, details);
+  startKeys(gallery, details, selection);
   startDiagrams();
   startMatrices();
   startDecided(report, () => {
     if (report.view.done) gallery.refresh();
     else gallery.redraw();
     details.showDecision();
+    selection.show();
   });
   startFilters(report, {
     change: (part) => {
@@ -94,8 +98,9 @@ function start() {
 /**
  * @param {Gallery} gallery
  * @param {Details} details
+ * @param {Selection} selection
  */
-function startKeys(gallery, details) {
+function startKeys(gallery, details, selection) {
   const help = dialogOf("help");
   byId("keys").hidden = false;
   byId("keys").addEventListener("click", () => help.showModal());
@@ -105,24 +110,28 @@ function startKeys(gallery, details) {
     if (event.ctrlKey || event.metaKey || event.altKey || help.open || !(target instanceof Element)) return;
     if (target.closest("input:not([type=range]):not([type=checkbox]), select, textarea")) {
       if (event.key === "Escape" && target.id === "f-q") byId("grid").focus();
-    } else if (pressed(event.key, target, gallery, details)) event.preventDefault();
+    } else if (pressed(event, target, gallery, details, selection)) event.preventDefault();
   });
 }
 
 /**
  * Take a key; return whether it means something where it was pressed.
- * @param {string} key
+ * @param {KeyboardEvent} event
  * @param {Element} target
  * @param {Gallery} gallery
  * @param {Details} details
+ * @param {Selection} selection
  */
-function pressed(key, target, gallery, details) {
+function pressed({ key, shiftKey }, target, gallery, details, selection) {
   const inside = dialogOf("viewer").open;
   const { actions } = gallery.report.manifest.enums;
   if (key === "?") dialogOf("help").showModal();
   else if (/^[0-9]$/.test(key) && Number(key) <= actions.length && (inside || target.id === "grid")) {
-    details.decide(actions[Number(key) - 1] ?? "");
-  } else if (target.matches("input[type=range], [role=tab]")) return false;
+    const action = actions[Number(key) - 1] ?? "";
+    if (!inside && selection.rows.size) selection.decide(action);
+    else details.decideAndGoOn(action);
+  } else if (key === "u" && (inside || target.id === "grid")) selection.undo();
+  else if (target.matches("input[type=range], [role=tab]")) return false;
   else if (inside) return details.pressed(key);
   else if (key === "/") {
     byId("gallery").scrollIntoView();
@@ -130,7 +139,7 @@ function pressed(key, target, gallery, details) {
   } else if (key === "j" || key === "k") {
     byId("grid").focus();
     return gallery.pressed(key);
-  } else return target.id === "grid" && gallery.pressed(key);
+  } else return target.id === "grid" && gallery.pressed(key, shiftKey);
   return true;
 }
 

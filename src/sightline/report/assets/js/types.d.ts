@@ -156,6 +156,15 @@ export interface Decision {
   hash?: string;
 }
 
+/** A decision to be made; the action "" takes one back, and without a note the last one stays. */
+export interface Change {
+  split: SplitName;
+  index: number;
+  action: string;
+  label?: string;
+  note?: string;
+}
+
 /** fixes.json, as `sightline run --fixes` reads it. */
 export interface FixesFile {
   format: string;
