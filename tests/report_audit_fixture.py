@@ -135,6 +135,8 @@ def _test_table(
                 [entropy > np.quantile(entropy, 0.9), ~predictions.correct], [str(hard), str(easy)], ""
             ),
             "set_size": generator.integers(0, 4, number),
+            "map_x": np.linspace(0, 1, number),
+            "map_y": np.linspace(0, 1, number)[::-1] ** 2,
         }
     )
 

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from sightline.audit import Audit, Evidence, make_audit, read_audit, write_audit
-from sightline.audit.record import TEST_COLUMNS, TRAIN_COLUMNS
+from sightline.audit.record import MAP_COLUMNS, TEST_COLUMNS, TRAIN_COLUMNS
 from sightline.audit.result import ADAPTER, SCHEMA
 from sightline.data import load_data
 from sightline.errors import DamagedFileError, InputError, NotFoundError
@@ -46,9 +46,9 @@ def test_an_audit_comes_back_as_it_was_written(audit, written):
     np.testing.assert_array_equal(again.neighbors.rows, audit.neighbors.rows)
     np.testing.assert_array_equal(again.neighbors.indices, audit.neighbors.indices)
     np.testing.assert_allclose(again.neighbors.similarity, audit.neighbors.similarity, atol=1e-3)
-    assert tuple(again.test.columns) == (*TEST_COLUMNS, "path", "hash")
+    assert tuple(again.test.columns) == (*TEST_COLUMNS, *MAP_COLUMNS, "path", "hash")
     assert tuple(again.train.columns) == (*TRAIN_COLUMNS, "path", "hash")
-    bare = again.test.drop(columns=["path", "hash"])  # as an earlier version wrote it
+    bare = again.test.drop(columns=[*MAP_COLUMNS, "path", "hash"])  # as an earlier version wrote it
     bare.to_parquet(written / "audit_test.parquet", index=False)
     pd.testing.assert_frame_equal(read_audit(written).test, bare)
 

@@ -579,6 +579,50 @@ def test_a_table_of_other_labels_is_refused(visit, tmp_path):
     here.page.wait_for_selector("#decided-said:has-text('not JSON')")
 
 
+def test_what_is_drawn_around_on_the_map_is_what_the_gallery_shows(visit, run, tmp_path):
+    folder = shutil.copytree(run, tmp_path / "mapped")
+    table = pd.read_parquet(folder / "audit_test.parquet")
+    rng = np.random.default_rng(0)
+    table["map_x"], table["map_y"] = rng.random(len(table)), rng.random(len(table))
+    table.to_parquet(folder / "audit_test.parquet", index=False)
+    here = visit(address=write_report(folder).as_uri())
+    page = here.page
+    page.click("#map-lasso")
+    page.eval_on_selector("#map-canvas", "canvas => canvas.scrollIntoView({ behavior: 'instant' })")
+    box = page.locator("#map-canvas").bounding_box()
+    side = min(box["width"], box["height"]) - 2 - 16  # without the border
+    middle = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+
+    def at(x, y):
+        return middle[0] + (x - 0.5) * side, middle[1] + (0.5 - y) * side
+
+    corners = [(0.2, 0.3), (0.6, 0.3), (0.6, 0.8), (0.2, 0.8)]
+    page.mouse.move(*at(*corners[0]))
+    page.mouse.down()
+    for corner in (*corners[1:], corners[0]):
+        page.mouse.move(*at(*corner))
+    page.mouse.up()
+    clear = 2 / side  # of the line: a pixel is no place to quarrel about
+    x, y = table["map_x"], table["map_y"]
+    surely = x.between(0.2 + clear, 0.6 - clear) & y.between(0.3 + clear, 0.8 - clear)
+    perhaps = x.between(0.2 - clear, 0.6 + clear) & y.between(0.3 - clear, 0.8 + clear)
+    page.wait_for_selector("#drawn")
+    assert surely.sum() <= here.count() <= perhaps.sum()
+    page.select_option("#f-is", "wrong")
+    assert here.count() <= int((table["label"] != table["predicted"])[perhaps].sum())
+    page.select_option("#f-is", "")
+    page.click("#drawn")
+    assert here.count() == len(table)
+    point = table.index[surely][0]
+    page.eval_on_selector("#map-canvas", "canvas => canvas.scrollIntoView({ behavior: 'instant' })")
+    box = page.locator("#map-canvas").bounding_box()
+    middle = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    page.mouse.click(*at(x[point], y[point]))
+    page.wait_for_selector(f"#viewer[open] >> text=Test image {point}")
+    assert here.outside() == []
+    assert here.said == []
+
+
 def test_the_thresholds_count_as_a_loop_does(visit, table, run):
     here = visit("#selective")
     here.page.evaluate(

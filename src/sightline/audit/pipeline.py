@@ -28,6 +28,7 @@ from sightline.audit.calibration import CrossFit, cross_fit_temperature, measure
 from sightline.audit.conformal import measure_conformal, set_sizes
 from sightline.audit.confusion import confusion_pairs, describe_pairs, frequent_pairs
 from sightline.audit.duplicates.pairs import NearDuplicates, find_near_duplicates
+from sightline.audit.embedding_map import embedding_map
 from sightline.audit.error_budget import assign_causes
 from sightline.audit.fixes import (
     collect_for_pair,
@@ -53,7 +54,7 @@ from sightline.audit.label_claims import (
 from sightline.audit.label_issues import compare_rankings
 from sightline.audit.metadata_slices import find_declared, metadata_conditions
 from sightline.audit.neighbors import Neighbors, nearest_neighbors
-from sightline.audit.record import FILE_COLUMNS, TEST_COLUMNS, TRAIN_COLUMNS, WHOLE, Audit
+from sightline.audit.record import FILE_COLUMNS, MAP_COLUMNS, TEST_COLUMNS, TRAIN_COLUMNS, WHOLE, Audit
 from sightline.audit.result import (
     SCHEMA,
     Accuracy,
@@ -382,8 +383,13 @@ def _test_table(parts: _Parts) -> pd.DataFrame:
         difficulty=parts.difficulty.kinds,
         set_size=parts.set_sizes,
     )
+    features = parts.evidence.features
+    places = None if features is None else embedding_map(features, seed=parts.evidence.seed)
+    columns = TEST_COLUMNS
+    if places is not None:
+        table, columns = table.assign(map_x=places[:, 0], map_y=places[:, 1]), (*TEST_COLUMNS, *MAP_COLUMNS)
     data = parts.evidence.data
-    return _with_files(table, TEST_COLUMNS, p.files if data is None else data.test.files)
+    return _with_files(table, columns, p.files if data is None else data.test.files)
 
 
 def _train_table(parts: _Parts) -> pd.DataFrame:

@@ -58,6 +58,9 @@ TEST_COLUMNS = (
 )
 """Of the table of test images; `Audit` says what they hold."""
 
+MAP_COLUMNS = ("map_x", "map_y")
+"""And of audits that had features: where the image lies on the map, in [0, 1]."""
+
 TRAIN_COLUMNS = (
     *("index", "label", "label_quality", "suggested", "flagged", "aum", "forgetting", "p_mean", "p_std"),
     "near_duplicate",
@@ -298,7 +301,9 @@ def _read_table(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
 
     check_regular(path)  # a pipe would be waited for
     known = set(pq.read_schema(path).names)
-    table = pd.read_parquet(path, columns=[*columns, *(name for name in FILE_COLUMNS if name in known)])
+    table = pd.read_parquet(
+        path, columns=[*columns, *(name for name in (*MAP_COLUMNS, *FILE_COLUMNS) if name in known)]
+    )
     for name in WHOLE.intersection(columns):
         if table[name].dtype.kind not in "iu" or not table[name].between(-1, 2**31 - 1).all():
             raise ValueError(f"its column {name} holds something else than numbers of images or classes")

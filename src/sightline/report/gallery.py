@@ -20,6 +20,7 @@ from PIL import Image
 
 from sightline.attribution import display
 from sightline.audit import curation
+from sightline.audit.record import MAP_COLUMNS
 from sightline.audit.result import Action, Cause, DifficultyKind, SplitName
 from sightline.report.blocks import Picture
 from sightline.report.formatting import class_keys, page_name, short_name
@@ -374,6 +375,10 @@ def _add_tests(columns: Columns, run: RunData, rows: np.ndarray) -> None:
         columns.add_floats(f"test.{name}", table[name].to_numpy())
     columns.add_choices("test.cause", table["cause"], tuple(Cause))
     columns.add_choices("test.difficulty", table["difficulty"], tuple(DifficultyKind))
+    for name in MAP_COLUMNS:
+        if name in table:
+            places = np.clip(np.nan_to_num(table[name].to_numpy(float)), 0, 1)
+            columns.add(f"test.{name}", np.rint(65535 * places).astype(np.uint16))
     shares = run.predictions.probabilities[rows]  # (N, C)
     best = np.argsort(-shares, axis=1, kind="stable")[:, :_TOP]
     columns.add_integers("test.top", best)

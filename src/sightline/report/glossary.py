@@ -80,6 +80,10 @@ TERMS = {
         "falls."
     ),
     "Loss": "The cross-entropy of an image: minus the logarithm of its label's probability. Low is good.",
+    "Map of the images": (
+        "What the network sees as alike: the features of all images, placed in the plane so that neighbours "
+        "stay neighbours (t-SNE). Groups and their distances are not measurements."
+    ),
     "Margin": "The largest probability of an image minus the second largest.",
     "McNemar's test": (
         "A test of two models on the same images, from the images that only one of them gets right."

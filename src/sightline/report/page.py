@@ -50,6 +50,7 @@ SECTIONS: tuple[SectionMaker, ...] = (
     fixes.fixes_section,
     fixes.budget_section,
     mistakes.gallery_section,
+    mistakes.map_section,
     mistakes.confusion_section,
     mistakes.pairs_section,
     mistakes.class_section,
@@ -130,7 +131,7 @@ def write_report(
 
 # What shows its all at once. The other sections say one sentence each, and the rest opens on demand.
 _OPEN = frozenset({
-    *("mistakes-with-maps", "fixes", "gallery", "confusion-matrix"),
+    *("mistakes-with-maps", "fixes", "gallery", "map", "confusion-matrix"),
     *("label-issues", "near-duplicates", "slices"),
 })  # fmt: skip
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from sightline.audit.record import MAP_COLUMNS
 from sightline.audit.result import DifficultyKind
 from sightline.predictions.metrics import accuracy_per_class, confusion, rank_mistakes
 from sightline.report.blocks import (
@@ -40,6 +41,7 @@ from sightline.report.svg import matrix_map
 from sightline.stats import wilson_interval
 
 _GROUP = "Mistakes"
+_MAP = Heading("Map of the images", "map", _GROUP, terms=("Map of the images",))
 _GALLERY = Heading(
     "Gallery", "gallery", _GROUP, terms=("Loss", "Margin", "Confidence", "Ambiguity", "Label quality")
 )
@@ -73,6 +75,17 @@ def gallery_section(run: RunData) -> Section:
         if not run.predictions.correct.all():
             blocks.append(Details("The mistakes with the highest loss as a table", (_mistake_table(run),)))
     return Section(_GALLERY, lead, tuple(blocks))
+
+
+def map_section(run: RunData) -> Section | None:
+    """Return the section of the map of the test images; None for an audit that had no features."""
+    if not set(MAP_COLUMNS) <= set(run.audit.test):
+        return None
+    lead = (
+        "Each point is a test image; those that look alike to the network lie side by side. A cross is a "
+        "mistake. Draw around some to see them in the gallery."
+    )
+    return Section(_MAP, lead, (Tool("embedding"),))
 
 
 def _mistake_table(run: RunData) -> Table:

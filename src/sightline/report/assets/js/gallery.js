@@ -52,6 +52,9 @@ export class Gallery {
     const filters = { ...view, sort: "", flip: false, open: null, set: /** @type {const} */ ("test") };
     byId("clear").hidden = writeAddress(filters, manifest) === "#gallery";
     const fix = view.fix === null ? undefined : manifest.fixes[view.fix - 1];
+    const { chosen } = this.report;
+    byId("drawn").hidden = !chosen || !test;
+    if (chosen) byId("drawn").textContent = `Drawn around on the map: ${plural(chosen.size, "image")} ×`;
     byId("chip").hidden = !fix;
     if (fix) byId("chip").textContent = `Fix ${view.fix}: ${fix.title} ×`;
     this.sayNothing(!listed.length);

@@ -9,6 +9,7 @@ import { Decisions } from "./decisions.js";
 import { Details } from "./details.js";
 import { startDiagrams } from "./diagrams.js";
 import { byId, dialogOf } from "./elements.js";
+import { startMap } from "./embedding.js";
 import { fillFilters, startFilters } from "./filters.js";
 import { startFolds } from "./folds.js";
 import { Gallery } from "./gallery.js";
@@ -31,7 +32,7 @@ function openReport() {
     const [files, row] = [manifest.files?.[split], tables[split].row.get(index)];
     return files && row !== undefined ? { path: files.path[row], hash: files.hash[row] } : {};
   });
-  return { manifest, column, tables, decisions, view: EMPTY_VIEW, listed: [], active: 0 };
+  return { manifest, column, tables, decisions, view: EMPTY_VIEW, chosen: null, listed: [], active: 0 };
 }
 
 /** An address with "=" is a view of the gallery; any other is a part of the page, which the browser finds by itself. */
@@ -85,6 +86,21 @@ function start() {
     },
   });
   startThreshold(report);
+  /** @param {Set<number> | null} rows */
+  const choose = (rows) => {
+    report.chosen = rows;
+    goTo(report, { ...EMPTY_VIEW });
+    show(report.view);
+    if (rows) byId("gallery").scrollIntoView();
+  };
+  byId("drawn").addEventListener("click", () => choose(null));
+  startMap(report, {
+    choose,
+    open: (index) => {
+      goTo(report, { ...EMPTY_VIEW, open: index }, { step: true });
+      show(report.view);
+    },
+  });
   startThumbs(report);
   byId("gallery-tool").hidden = false;
   showAddress();

@@ -88,6 +88,7 @@ export function passingRows(report) {
     if (view.true !== null && label !== view.true) continue;
     if (view.pred !== null && guess !== view.pred) continue;
     if (chosen && !chosen.has(index)) continue;
+    if (view.set === "test" && report.chosen && !report.chosen.has(row)) continue;
     if (view.done && Boolean(decisions.of(view.set, index)) !== (view.done === "yes")) continue;
     if (words && !(named[label] || named[guess] || index === number)) continue;
     if (view.set === "test" && !passesTest(report, row)) continue;

@@ -179,13 +179,15 @@ export interface Paint {
   least: number;
 }
 
-/** What the parts of a run's page share. listed: the rows of the gallery in order; active: a place among them. */
+/** What the parts of a run's page share. chosen: rows of the test images
+ * that were drawn around on the map; listed: the rows of the gallery in order; active: a place among them. */
 export interface Report {
   manifest: ReportManifest;
   column: ColumnFinder;
   tables: Tables;
   decisions: import("./decisions.js").Decisions;
   view: View;
+  chosen: Set<number> | null;
   listed: number[];
   active: number;
 }
