@@ -26,7 +26,7 @@ ALLOWED = {
     "audit": {"data", "predictions"},
     "report": {"predictions", "attribution", "faithfulness", "audit"},
     "runs": {"data", "models", "predictions", "training", "attribution", "faithfulness", "audit", "report"},
-    "deploy": {"data", "models", "predictions", "audit", "report", "runs"},
+    "deploy": {"data", "models", "predictions", "attribution", "audit", "report", "runs"},
     "cli": {
         "data",
         "models",

@@ -104,3 +104,32 @@ def export(run, onnx, int8, program, hub, licence, trust, as_json, quiet) -> Non
             found[str(export_hub(opened, hub, licence=licence))] = {}
             lines.append(f"{hub}: weights, configuration and card")
     emit(found, as_json=as_json, text="\n".join(lines))
+
+
+@app.command()
+@click.argument("run", type=PATH)
+@click.option("--port", type=click.IntRange(0, 65535), default=7860, show_default=True, help="0: a free one.")
+@click.option("--no-browser", is_flag=True, help="Print the address and open nothing.")
+@options.trust
+@options.device
+@options.debug
+def serve(run, port, no_browser, trust, device) -> None:
+    """Answer for pictures on a local page: drop one, paste it, or use the camera.
+
+    The page shows the most probable classes with calibrated confidence, where the evidence lies for any of
+    them, and the nearest training images. It is there for this machine alone; Ctrl-C ends it.
+    """
+    import webbrowser
+
+    from sightline.cli.console import log_shown
+    from sightline.deploy import Answerer, make_server
+    from sightline.runs import load_run
+
+    with log_shown(to_stderr=True, quiet=False):
+        answerer = Answerer(load_run(run, trust=trust), trust=trust, device=device)
+    with make_server(answerer, port=port) as server:
+        address = f"http://127.0.0.1:{server.server_port}/"
+        click.echo(f"{address}  (Ctrl-C ends it)")
+        if not no_browser:
+            webbrowser.open(address)
+        server.serve_forever()
