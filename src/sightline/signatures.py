@@ -81,6 +81,15 @@ def takes(function: Callable[..., Any], name: str) -> bool:
     return name in _parameters(function)
 
 
+def needs_two(function: Callable[..., Any]) -> bool:
+    """Whether a function cannot be called with one positional argument, but with two."""
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    needed = [
+        one for one in _parameters(function).values() if one.kind in positional and one.default is one.empty
+    ]
+    return len(needed) == 2
+
+
 def accepts(function: Callable[..., Any], name: str) -> bool:
     """Whether a function can be given an argument of that name, by its own name or among any others."""
     parameters = _parameters(function)

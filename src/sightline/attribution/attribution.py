@@ -56,7 +56,7 @@ def in_batches(
     batch_size: int,
     visit: Callable[..., T],
 ) -> list[T]:
-    """Return `visit(images, *targets)` of each batch in turn.
+    """Return `visit(wrapped, images, *targets)` of each batch in turn.
 
     The images of a batch are where the model is and in its dtype, the model is at rest, and autocast is off.
 
@@ -65,7 +65,7 @@ def in_batches(
         images: (B, C, H, W).
         targets: What is cut into batches alongside them; functions and None are passed on.
         batch_size: Images in one batch, at most.
-        visit: Is called once per batch.
+        visit: Is called once per batch, with the model as it is of this batch.
 
     Raises:
         InputError: Images, targets or the batch size do not fit.
@@ -78,7 +78,8 @@ def in_batches(
         part = slice(start, start + batch_size)
         chosen = [each[part] if isinstance(each, torch.Tensor) else each for each in classes]
         with at_rest(wrapped.model), torch.autocast(wrapped.device.type, enabled=False):
-            results.append(visit(validation.as_input(wrapped.model, images[part]), *chosen))
+            own = dataclasses.replace(wrapped, first=start)
+            results.append(visit(own, validation.as_input(wrapped.model, images[part]), *chosen))
     return results
 
 
@@ -108,7 +109,8 @@ def explain(
             finds (at the cost of a few more passes of one image, the first time). Methods that look at the
             image alone use none, and report "input".
         combine: A name in `COMBINATIONS`, or a function from maps (L, B, h, w) of L layers to (B, h, w).
-        score: From whatever the model returns to logits (B, C), or to one number per image (B,).
+        score: From whatever the model returns to logits (B, C), or to one number per image (B,). With a
+            second argument it gets the index of each row's image as well: `score(output, index)`.
         grid: From tokens as a layer returns them to maps (B, K, h, w), if it is not recognised.
         batch_size: Images in one pass.
 
@@ -170,7 +172,7 @@ def _explain(
     names = [name_of(wrapped.model, layer) for layer in layers]
     function = find_method(method)
 
-    def visit(some: torch.Tensor, chosen: Targets | None) -> list[Explanation]:
+    def visit(wrapped: WrappedModel, some: torch.Tensor, chosen: Targets | None) -> list[Explanation]:
         nonlocal names  # what the first batch finds serves the others
         if takes_context(function):
             contexts = [AttributionContext(wrapped, some, chosen, name, grid, batch_size) for name in names]

@@ -27,7 +27,7 @@ from sightline.attribution.layer_choice import choose_layer
 from sightline.attribution.layers import Grid, Layer, head_layer, name_of
 from sightline.attribution.methods.cam import hires_cam
 from sightline.attribution.validation import Targets
-from sightline.attribution.wrapped_model import Score, wrap_model
+from sightline.attribution.wrapped_model import Score, WrappedModel, wrap_model
 from sightline.errors import InputError
 
 
@@ -58,7 +58,7 @@ def class_maps(
     wrapped = wrap_model(model, score)
     name = name_of(wrapped.model, layer)
 
-    def visit(some: torch.Tensor) -> np.ndarray:
+    def visit(wrapped: WrappedModel, some: torch.Tensor) -> np.ndarray:
         nonlocal name  # what the first batch finds serves the others
         name = name or head_layer(wrapped, some) or choose_layer(wrapped, some)
         return _of_all_classes(AttributionContext(wrapped, some, None, name, grid)).cpu().numpy()
@@ -140,7 +140,7 @@ def explain_difference(
     wrapped = wrap_model(model, score)
     name = name_of(wrapped.model, layer)
 
-    def visit(some: torch.Tensor, first: Targets | None, second: Targets) -> tuple:
+    def visit(wrapped: WrappedModel, some: torch.Tensor, first: Targets | None, second: Targets) -> tuple:
         nonlocal name  # what the first batch finds serves the others
         name = name or head_layer(wrapped, some) or choose_layer(wrapped, some)
         context = AttributionContext(wrapped, some, first, name, grid)

@@ -105,7 +105,7 @@ class AttributionContext:
             (M,), without gradient unless the caller enabled gradients.
         """
         classes = self.targets if rows is None else self.targets[rows]
-        return self.wrapped.logits(images).gather(1, classes[:, None])[:, 0]
+        return self.wrapped.logits(images, rows=rows).gather(1, classes[:, None])[:, 0]
 
     def images_and_score(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the images as a leaf, and the target's logit of each (B,), joined to them by a graph.
@@ -244,7 +244,8 @@ class AttributionContext:
 
         images = self.images[row : row + 1].expand(copies, *self.images.shape[1:])
         with hooks({self._name: self._module}, replace):
-            return self.wrapped.logits(images, len(activations))
+            rows = torch.full((len(activations),), row, dtype=torch.int64)
+            return self.wrapped.logits(images, len(activations), rows)
 
     @cached_property
     def _name(self) -> str:

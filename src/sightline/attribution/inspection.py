@@ -27,7 +27,7 @@ from sightline.attribution.context import AttributionContext
 from sightline.attribution.hooks import hooked
 from sightline.attribution.layer_choice import REQUESTED, Candidate, choose_layer, layer_choice
 from sightline.attribution.layers import Grid, Layer, head_layer, name_of
-from sightline.attribution.wrapped_model import Score, wrap_model
+from sightline.attribution.wrapped_model import Score, WrappedModel, wrap_model
 from sightline.errors import InputError
 from sightline.models.layers import find_layer
 
@@ -113,7 +113,7 @@ def preflight(
     wrapped = wrap_model(model, score)
     name = name_of(wrapped.model, layer)
 
-    def visit(some: torch.Tensor) -> Preflight:
+    def visit(wrapped: WrappedModel, some: torch.Tensor) -> Preflight:
         if name:
             return _inspect(AttributionContext(wrapped, some, None, name, grid))
         choice = layer_choice(wrapped, some)

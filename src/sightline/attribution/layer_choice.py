@@ -33,7 +33,7 @@ from sightline.attribution.layers import (
     outermost,
 )
 from sightline.attribution.validation import as_input, check_images
-from sightline.attribution.wrapped_model import Score, WrappedModel, wrap_model
+from sightline.attribution.wrapped_model import Score, WrappedModel, score_of, wrap_model
 from sightline.errors import InputError
 from sightline.models.layers import find_layer
 
@@ -367,10 +367,10 @@ def _trace(wrapped: WrappedModel, images: torch.Tensor) -> _Trace:
         tensors[name] = (output, before)
         return output.clone()  # an in-place operation after it gets the copy
 
-    def score(output: Any) -> torch.Tensor:
+    def score(output: Any, index: torch.Tensor) -> torch.Tensor:
         listed.append(_lists_findings(output))
         shown.update(part.shape[1] for part in _tensors_in(output) if part.ndim == images.ndim)
-        return output if wrapped.score is None else wrapped.score(output)
+        return output if wrapped.score is None else score_of(wrapped.score, output, index)
 
     image = images[:1].detach().clone().requires_grad_()
     spying = dataclasses.replace(wrapped, score=score) if wrapped.score else wrapped

@@ -218,6 +218,10 @@ def _output_of(wrapped: WrappedModel, name: str, images: torch.Tensor) -> torch.
     return kept[-1]
 
 
+# What these return is a map, whatever its numbers of channels and cells look like.
+_MAP_MAKERS = (nn.Conv2d, nn.ConvTranspose2d, nn.BatchNorm2d, nn.MaxPool2d, nn.AvgPool2d, nn.Upsample)
+
+
 def as_maps(
     wrapped: WrappedModel, name: str, output: torch.Tensor, grid: Grid | None, images: torch.Tensor
 ) -> torch.Tensor:
@@ -227,7 +231,8 @@ def as_maps(
         InputError: The output is no map, or one of a single cell.
     """
     maps = output if grid is None else grid(output)
-    if grid is None and is_per_head(wrapped.model, output, images.shape[2:]):
+    made_of_maps = isinstance(find_layer(wrapped.model, name), _MAP_MAKERS)
+    if grid is None and not made_of_maps and is_per_head(wrapped.model, output, images.shape[2:]):
         raise InputError(
             f"layer {name!r} returns {tuple(output.shape)}, tokens of separate attention heads and no map "
             "(B, K, h, w); choose the block around it, or pass grid=, a function from them to (B, K, h, w)"

@@ -18,8 +18,10 @@ from sightline.attribution import validation
 from sightline.attribution.hooks import recorded
 from sightline.errors import InputError
 from sightline.models.device import device_of
+from sightline.signatures import needs_two
 
-Score = Callable[[Any], torch.Tensor]
+Score = Callable[..., torch.Tensor]
+"""`score(output)`, or `score(output, index)` with the index (M,) int64 of the caller's image for each row."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,24 +30,32 @@ class WrappedModel:
 
     Attributes:
         model: The user's module, without compiled or distributed wrapping.
-        score: From the model's output to logits (M, C), or one number per image (M,); None for the output.
+        score: From the model's output, and from the index of each row's image if it takes a second argument,
+            to logits (M, C), or one number per image (M,); None for the output.
         autocast: The dtype of the caller's mixed precision; None without it.
+        first: Index of the first image of this batch among the caller's.
+        every: After how many images they begin anew, where the batch is of several copies of each; 0: never.
     """
 
     model: nn.Module
     score: Score | None = None
     autocast: torch.dtype | None = None
+    first: int = 0
+    every: int = 0
 
     @property
     def device(self) -> torch.device:
         return device_of(self.model)
 
-    def logits(self, images: torch.Tensor, count: int | None = None) -> torch.Tensor:
+    def logits(
+        self, images: torch.Tensor, count: int | None = None, rows: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Return the logits (M, C) of one forward pass, float32 or float64; scores (M,) become (M, 1).
 
         Args:
             images: (M, C, H, W).
             count: M, if it is not the number of images.
+            rows: (M,) int64, which image of the batch each row belongs to; None if they are in order.
 
         Raises:
             InputError: The output is anything else.
@@ -61,8 +71,10 @@ class WrappedModel:
             if reason is None:
                 raise
             raise InputError(reason) from error
-        output = output if self.score is None else self.score(output)
         count = len(images) if count is None else count
+        if self.score is not None:
+            rows = torch.arange(count) % (self.every or count) if rows is None else rows
+            output = score_of(self.score, output, self.first + rows.to(images.device))
         return widened(validation.check_logits(output, count, scored=self.score is not None))
 
     def record(
@@ -86,6 +98,11 @@ def wrap_model(model: nn.Module, score: Score | None = None) -> WrappedModel:
     kind = device_of(model).type
     mixed = torch.is_autocast_enabled(kind)
     return WrappedModel(model, score, torch.get_autocast_dtype(kind) if mixed else None)
+
+
+def score_of(score: Score, output: Any, index: torch.Tensor) -> torch.Tensor:
+    """Return the score of a model's output, given the index (M,) of each row's image if it asks for it."""
+    return score(output, index) if needs_two(score) else score(output)
 
 
 def unwrapped(model: nn.Module) -> nn.Module:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
 from sightline.attribution import validation
+from sightline.attribution.wrapped_model import Score as OwnScore
+from sightline.attribution.wrapped_model import score_of
 from sightline.errors import InputError, InputTypeError
 from sightline.models.device import device_of, evaluating
 from sightline.stats import bootstrap_interval
@@ -22,7 +23,7 @@ from sightline.stats import bootstrap_interval
 Maps = np.ndarray | torch.Tensor
 Classes = int | Sequence[int] | np.ndarray | torch.Tensor
 Score = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-OutputScore = Callable[[Any], torch.Tensor]  # as `score` of explain
+OutputScore = OwnScore  # as `score` of explain
 # (rows, steps), both (M,) -> images (M, C, H, W)
 Vary = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
@@ -106,7 +107,7 @@ def _class_score(
     def score(images: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
         if int(rows.max()) >= len(classes):
             raise InputError(f"there are {len(classes)} targets and more images; pass one target per image")
-        logits = logits_of(model, images, score=output_score)  # (M, C)
+        logits = logits_of(model, images, score=output_score, rows=rows)  # (M, C)
         if output_score is not None and logits.shape[1] == 1:
             return logits[:, 0]
         wanted = classes[rows].to(logits.device)  # (M,)
@@ -121,11 +122,17 @@ def _class_score(
 
 
 def logits_of(
-    model: nn.Module, images: torch.Tensor, *, score: OutputScore | None = None, batch_size: int = 64
+    model: nn.Module,
+    images: torch.Tensor,
+    *,
+    score: OutputScore | None = None,
+    rows: torch.Tensor | None = None,
+    batch_size: int = 64,
 ) -> torch.Tensor:
     """Return the logits (B, C), at least float32, of float images (B, C, H, W) in evaluation mode.
 
-    With a `score` of one number per image they are (B, 1). Modes, gradients and the random state are left as
+    With a `score` of one number per image they are (B, 1); `rows` (B,) int64 is which image each is of, for a
+    score that asks for it, and their order otherwise. Modes, gradients and the random state are left as
     they were found.
     """
     floating = (tensor for tensor in (*model.parameters(), *model.buffers()) if tensor.is_floating_point())
@@ -134,10 +141,12 @@ def logits_of(
     cuda = [device] if device.type == "cuda" else []
     parts = []
     with torch.no_grad(), torch.random.fork_rng(cuda), evaluating(model):
-        for part in images.split(batch_size):
+        index = torch.arange(len(images)) if rows is None else rows
+        for part, own in zip(images.split(batch_size), index.split(batch_size), strict=True):
             logits = model(part.to(device, dtype))
             if score is not None:
-                logits = validation.check_logits(score(logits), len(part), scored=True)
+                logits = score_of(score, logits, own.to(device))
+                logits = validation.check_logits(logits, len(part), scored=True)
             if not isinstance(logits, torch.Tensor) or logits.ndim != 2:
                 came = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
                 raise InputError(

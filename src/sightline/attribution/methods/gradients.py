@@ -233,6 +233,7 @@ def smooth_grad_cam_plus_plus(
     for copies in _noisy(context, samples, noise, seed):
         noisy = dataclasses.replace(
             context,
+            wrapped=dataclasses.replace(context.wrapped, every=len(context.images)),
             images=copies.flatten(0, 1).to(context.images.dtype),  # (n * B, C, H, W)
             requested_targets=context.targets.repeat(len(copies)),
             requested_layer=context.layer,
