@@ -623,6 +623,19 @@ def test_what_is_drawn_around_on_the_map_is_what_the_gallery_shows(visit, run, t
     assert here.said == []
 
 
+def test_the_path_of_a_picture_is_copied_with_a_button(visit, run, tmp_path):
+    folder = shutil.copytree(run, tmp_path / "named")
+    for name in ("audit_test.parquet", "audit_train.parquet"):
+        table = pd.read_parquet(folder / name)
+        table["path"], table["hash"] = [f"pictures/{k}.jpg" for k in table["index"]], "0" * 16
+        table.to_parquet(folder / name, index=False)
+    here = visit("#img=7", address=write_report(folder).as_uri())
+    here.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    here.page.click("#d-facts .copy")
+    here.page.wait_for_selector("#d-facts .copy:has-text('Copied')")
+    assert here.page.evaluate("() => navigator.clipboard.readText()") == "pictures/7.jpg"
+
+
 def test_the_thresholds_count_as_a_loop_does(visit, table, run):
     here = visit("#selective")
     here.page.evaluate(

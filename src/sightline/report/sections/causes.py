@@ -87,8 +87,8 @@ def _claim(found: LabelIssueList, word: str, total: int) -> str:
     if found.claim is IssueClaim.ONE_WITNESS:
         return (
             f"Of the {word} labels nothing is claimed: the model alone contradicts them, and a hard image "
-            "looks like a wrong label to it. The list is where to look first; `sightline audit RUN "
-            "--calibrate` asks a second witness."
+            "looks like a wrong label to it. The list is where to look first; sightline audit RUN "
+            "--calibrate asks a second witness."
         )
     if found.claim is IssueClaim.NOT_LEARNT:
         return f"This model has not learnt enough to judge the {word} labels; the list is only a ranking."

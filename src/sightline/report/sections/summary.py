@@ -195,7 +195,7 @@ def provenance_section(run: RunData) -> Section | None:
     if command := run.environment.get("command"):
         blocks.append(Text("Command of this run", str(command)))
     if run.recipe:
-        caption = "Recipe: save it as recipe.toml and repeat the run with `sightline run recipe.toml`"
+        caption = "Recipe: save it as recipe.toml and repeat the run with sightline run recipe.toml"
         blocks.append(Text(caption, run.recipe))
     if rows := tuple((key, value) for key, value in _flat(run.environment) if key != "command"):
         blocks.append(Facts(rows))

@@ -30,6 +30,21 @@ export const CAUSE_WORDS = {
   "unexplained": () => "None of the known causes fits. Look at the image.",
 };
 
+const PICTURE = "Picture";
+
+/**
+ * A button that copies the path of a picture.
+ * @param {string} path as it is shown, between marks that keep its direction
+ */
+function copier(path) {
+  const copy = async () => {
+    await navigator.clipboard.writeText(path.replace(/[\u2068\u2069]/g, "")).catch(() => {});
+    button.textContent = "Copied";
+  };
+  const button = make("button", { type: "button", class: "copy", click: copy }, "Copy");
+  return button;
+}
+
 export class Details {
   /**
    * @param {Report} report
@@ -78,7 +93,8 @@ export class Details {
     byId("d-top").replaceChildren(...(test ? [mostProbable(report, row)] : []));
     byId("d-curve").replaceChildren(...(test ? [] : curve(report, row)));
     byId("d-facts").replaceChildren(...facts(report, row).map(
-      ([name, value]) => make("div", {}, make("dt", {}, name), make("dd", {}, value))));
+      ([name, value]) => make("div", {}, make("dt", {}, name),
+        make("dd", {}, value, name === PICTURE ? copier(value) : null))));
     byId("d-near").replaceChildren(...near(report, row));
     selectOf("d-label").value = String(suggestionOf(report, view.set, row));
     inputOf("d-note").value = "";
@@ -226,7 +242,7 @@ function mostProbable({ manifest, tables: { test } }, row) {
 function facts({ manifest, tables: { test, train }, view }, row) {
   const path = manifest.files?.[view.set]?.path[row];
   /** @type {[string, string][]} */
-  const file = path === undefined ? [] : [["Picture", `\u2068${path}\u2069`]];
+  const file = path === undefined ? [] : [[PICTURE, `\u2068${path}\u2069`]];
   /** @param {import("./types").Column} values @param {number} digits */
   const number = (values, digits) => (Number.isNaN(values[row]) ? "not known" : values[row].toFixed(digits));
   if (view.set === "train") {
