@@ -302,7 +302,8 @@ def test_a_run_of_two_is_written_and_told_by_the_first_alone(tmp_path):
     (code, out, err), *other = finish(start_two(command, folders))
     assert (code, other) == (0, [(0, "", "")]), err
     assert err == ""
-    assert [line.split()[0] for line in out.splitlines()] == [
+    lasting = [line for line in out.splitlines() if not line.endswith("...")]  # else the machine was busy
+    assert [line.split()[0] for line in lasting] == [
         "made:",
         "training",
         "epoch",
