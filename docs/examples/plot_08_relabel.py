@@ -23,7 +23,11 @@ from sightline.runs import out_of_fold
 # Drawn shapes; a tenth of the training labels are wrong. The test split keeps its right ones, so that
 # the comparison is fair.
 
-clean = sl.load_data("shapes", limit=2500)
+shapes = sl.load_data("shapes", limit=2500)
+labels = shapes.train.labels.copy()
+labels[shapes.truth.wrong_labels] = shapes.truth.true_labels  # it has wrong ones of its own
+train_split = sl.Split(shapes.train.images, labels)
+clean = sl.Dataset("clean", shapes.class_names, train_split, shapes.test)
 noisy = sl.plant(clean, Path(tempfile.mkdtemp()) / "noisy", labels=0.1)
 order = np.array([noisy.class_names.index(name) for name in clean.class_names])  # a manifest sorts them
 data = sl.Dataset(
