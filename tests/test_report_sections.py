@@ -190,6 +190,18 @@ def test_the_parts_of_the_budget_are_its_counts(audited):
     assert budget.parts[-1].start + budget.parts[-1].share == pytest.approx(1)
 
 
+@pytest.mark.parametrize(("mean_size", "said"), [(0.78, 1), (1.31, 0)])
+def test_sets_without_a_class_are_explained_where_sets_average_less_than_one_class(audited, mean_size, said):
+    sets = dataclasses.replace(audited.audit.conformal[0], mean_size=mean_size, empty=0.22)
+    result = dataclasses.replace(audited.audit.result, conformal=(sets,))
+    run = dataclasses.replace(audited, audit=dataclasses.replace(audited.audit, result=result))
+    notes = [b.text for b in reliability.selective_section(run).blocks if b.kind == "note"]
+    assert (
+        len([text for text in notes if text.startswith("22\u00a0% of the sets") and "no class" in text])
+        == said
+    )
+
+
 def test_gains_and_p_values_have_the_digits_that_they_support(audited):
     block = fixes.fixes_section(audited).blocks[0]
     assert [fix.gain for fix in block.fixes] == [

@@ -168,6 +168,7 @@ def selective_section(run: RunData) -> Section:
         blocks.append(_thresholds(found.thresholds))
     if run.audit.conformal:
         blocks.append(_sets(run.audit.conformal, run.class_names))
+        blocks += _why_empty(run.audit.conformal)
     areas = (("AURC (area under the curve)", number(found.aurc)), ("AUGRC", number(found.augrc)))
     return Section(_SELECTIVE, lead, (*blocks, Facts(areas)))
 
@@ -245,6 +246,23 @@ def _sets(rows: Sequence[ConformalSets], class_names: Sequence[str]) -> Table:
         "promise is for the mean of all classes; the last column says what became of the worst."
     )
     return Table(caption, columns, cells)
+
+
+def _why_empty(rows: Sequence[ConformalSets]) -> list[Note]:
+    """What a set without a class means, where sets have fewer than one class on the average."""
+    small = [one for one in rows if one.mean_size < 1]
+    if not small:
+        return []
+    one = max(small, key=lambda row: row.empty)
+    return [
+        Note(
+            f"{percent(one.empty, digits=0)} of the sets that should hold the label for "
+            f"{percent(one.coverage, digits=0)} of the images have no class: not even the most "
+            "probable class of such an image is probable enough. A model that is right more often than is "
+            "asked for meets the promise without the images of which it is least sure. Read an empty set "
+            "as “I don't know”."
+        )
+    ]
 
 
 def _worst(sets: ConformalSets, class_names: Sequence[str]) -> str:
