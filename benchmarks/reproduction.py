@@ -287,13 +287,17 @@ def mistakes(page: Page, run: sl.Run, data: sl.Dataset) -> None:
 
 
 def differences(run: sl.Run) -> list[str]:
-    """What sets a run's recipe apart from that of the package, seed, precision and places left out."""
+    """What sets a run's recipe apart from that of the package, seed, execution and places left out."""
     if run.recipe.name not in RECIPES:
         return [f"name {run.recipe.name}"]
     shipped = load_recipe(run.recipe.name)
     ours, theirs = (one.model_dump() for one in (run.recipe, shipped))
     free = {"data.dir", "data.stream", "augment.engine", "training.seed", "training.precision"}
-    free |= {"training.memory_format", *([f"schedule.{shipped.lr_key}"] if shipped.finds_lr else [])}
+    free |= {
+        "training.memory_format",
+        "training.compile",
+        *([f"schedule.{shipped.lr_key}"] if shipped.finds_lr else []),
+    }
     found = []
     if len(run.history) < run.recipe.training.epochs:
         found.append(f"it ended after epoch {len(run.history)} of {run.recipe.training.epochs}")

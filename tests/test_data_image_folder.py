@@ -172,3 +172,12 @@ def test_near_duplicates_stay_on_one_side(tmp_path):
     assert len(kept.test) == 24
     with pytest.raises(SightlineError, match="keep_together is 'copies'; known: near-duplicates"):
         load_data(tmp_path, keep_together="copies")
+
+
+def test_pictures_of_phones_are_read_where_the_extra_is(two_classes):
+    heif = pytest.importorskip("pillow_heif", reason="the extra [heic] is not installed")
+    heif.register_heif_opener()
+    Image.new("RGB", (64, 64), (200, 30, 30)).save(two_classes / "cat/photo.heic", quality=100)
+    data = load_data(two_classes, image_size=64, test_fraction=1)
+    row = list(data.test.files["path"]).index("cat/photo.heic")
+    assert np.abs(data.test.images[row].astype(int) - (200, 30, 30)).max() <= 6

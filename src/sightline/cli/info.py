@@ -107,7 +107,8 @@ def _run_cells(row: Mapping[str, Any]) -> tuple[str, ...]:
 def data(name, data_dir, image_size, resize, seed, out, as_json) -> None:
     """Show the statistics of a data set and write a sheet of samples.
 
-    NAME is cifar10, cifar100, shapes, an image folder, a manifest (.csv, .parquet) or an .npz file.
+    NAME is cifar10, cifar100, shapes, a folder, a manifest (.csv, .parquet), .tar files, hf/NAME or an .npz
+    file.
     """
     from sightline.cli.console import log_shown
     from sightline.data import describe, load_data

@@ -52,7 +52,7 @@ trust = click.option(
 )
 recipe = together(
     click.option(
-        "--data", help="Data set: a name, an image folder, a manifest (.csv, .parquet) or an .npz file."
+        "--data", help="Data set: a name, a folder, a manifest (.csv, .parquet), .tar files, hf/NAME or .npz."
     ),
     data_dir,
     click.option("--model", help="Network: a name, timm/NAME, torchvision/NAME, hf/NAME, module:function."),

@@ -35,6 +35,8 @@ _BLOCK = 256  # images read at once where they are asked for one after the other
 _ORIENTATION = 0x0112  # the EXIF tag; values 5 to 8 swap width and height
 _PADDING = (128, 128, 128)  # near the mean of photographs, so that a model meets it as about 0
 
+_MEMBER = "\0"  # between a file and the span of a picture inside it; no path has this character
+
 Resize = Literal["crop", "pad", "stretch"]
 Interpolation = Literal["bilinear", "bicubic"]
 
@@ -125,6 +127,35 @@ def read_image(
     return result
 
 
+def picture_inside(file: str | Path, offset: int, length: int) -> str:
+    """Return the place of a picture that is a span of a larger file: it stands where a path does.
+
+    >>> picture_inside("shard.tar", 512, 9000)
+    'shard.tar\\x00512\\x009000'
+    """
+    return _MEMBER.join((str(file), str(offset), str(length)))
+
+
+def file_of(place: str | Path) -> str:
+    """Return the path of the file that a picture is in, or that it is."""
+    return os.fspath(place).partition(_MEMBER)[0]
+
+
+def _content(place: str | Path) -> bytes:
+    """The bytes of a picture: of a file, or of its span of one."""
+    path, *span = os.fspath(place).split(_MEMBER)
+    check_regular(path)  # a pipe would be waited for
+    if not span:
+        return Path(path).read_bytes()
+    offset, length = int(span[0]), int(span[1])
+    with Path(path).open("rb") as file:
+        file.seek(offset)
+        content = file.read(length)
+    if len(content) < length:
+        raise ValueError("the file ends before the picture does")
+    return content
+
+
 def content_hash(content: bytes | memoryview) -> str:
     """Return 16 hexadecimal digits that tell pictures apart: of a file's bytes, or of an array's pixels."""
     return hashlib.blake2b(content, digest_size=8).hexdigest()
@@ -150,8 +181,7 @@ def read_hashed(
     """
 
     def read(path: str | Path) -> tuple[np.ndarray, str]:
-        check_regular(path)  # a pipe would be waited for
-        content = Path(path).read_bytes()
+        content = _content(path)
         pixels = _decode(path, resizing, content)
         return pixel_sums(pixels[None]) if sums else pixels, content_hash(content)
 
@@ -162,8 +192,7 @@ def file_hashes(paths: Sequence[str | Path]) -> list[str]:
     """Return the hash of each file's bytes; of one that cannot be read, nothing."""
 
     def hashed(path: str | Path) -> tuple[str]:
-        check_regular(path)  # a pipe would be waited for
-        return (content_hash(Path(path).read_bytes()),)
+        return (content_hash(_content(path)),)
 
     hashes = _in_threads(hashed, paths)
     return ["" if isinstance(one, str) else one[0] for one in hashes]
@@ -191,7 +220,7 @@ def _in_threads(
         try:
             return read(path)
         except Exception as error:  # a broken file can make a decoder raise anything
-            name = Path(path).name
+            name = Path(file_of(path)).name
             said = re.sub(r"<_io\.BytesIO object at \w+>", lambda _: repr(name), str(error))
             lines = said.replace(str(path), name).splitlines()
             return lines[0] if lines else type(error).__name__
@@ -213,7 +242,10 @@ def _in_threads(
 
 
 def _open(path: str | Path, content: bytes | None = None) -> Image.Image:
-    check_regular(path)  # a pipe would be waited for
+    if content is None and _MEMBER in os.fspath(path):
+        content = _content(path)
+    if content is None:
+        check_regular(path)  # a pipe would be waited for
     image = Image.open(path if content is None else io.BytesIO(content), formats=_formats())
     pixels = image.width * image.height
     if Image.MAX_IMAGE_PIXELS and pixels > Image.MAX_IMAGE_PIXELS:  # a warning to Pillow, an end to us
@@ -259,7 +291,7 @@ class ImageFiles:
     (H, W, 3) and anything else (K, H, W, 3).
 
     Args:
-        paths: N files.
+        paths: N files, or places of `picture_inside`.
         size: Height and width in pixels.
         sums: (N, 2, 3) int64, of each picture what `pixel_sums` says; the statistics of a data set are made
             of them.
@@ -319,15 +351,15 @@ class ImageFiles:
         ):
             if isinstance(result, str):
                 raise DamagedFileError(
-                    f"{shown_name(path)} can no longer be read ({result}); it could when the data set "
-                    "was opened: repair or remove it"
+                    f"{shown_name(file_of(path))} can no longer be read ({result}); it could when the data "
+                    "set was opened: repair or remove it"
                 )
             images[number] = result
         return images
 
     def stamps(self) -> list[str]:
         """Return for each picture what changes when its pixels do: its file's path, size, time; resizing."""
-        found = [(path, Path(path).stat()) for path in map(os.fsdecode, self._paths)]
+        found = [(path, Path(file_of(path)).stat()) for path in map(os.fsdecode, self._paths)]
         return [f"{path!r} {one.st_size} {one.st_mtime_ns} {self.resizing}" for path, one in found]
 
     def blocks(self, size: int) -> Iterator[np.ndarray]:

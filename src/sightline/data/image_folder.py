@@ -5,8 +5,9 @@ from __future__ import annotations
 import importlib.util
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -35,37 +36,57 @@ _BLOCK = 500  # images that are made small together
 Files = list[tuple[str, int]]  # each with its label; a Path takes several times the memory of its text
 
 
-def load_folder(
-    folder: str | Path,
-    *,
-    image_size: int | tuple[int, int] | None = None,
-    resize: Resize = "crop",
-    interpolation: Interpolation = "bicubic",
-    test_fraction: float = 0.2,
-    seed: int = 0,
-    stream: bool | Literal["auto"] = "auto",
-    keep_together: Literal["", "near-duplicates"] = "",
-) -> Dataset:
-    """Return the pictures below `folder`; each folder in it is a class, in alphabetical order.
+@dataclass(frozen=True)
+class Reading:
+    """How pictures in files become a data set.
 
-    With a folder `train`, its classes are trained on and those of `test`, `val` or `valid` (the first
-    that exists) are tested; otherwise the share `test_fraction` of each class, drawn by `seed`. Files that
-    are not read are named in `Dataset.skipped`, but for hidden ones; what else was decided, such as class
-    folders without a picture, is in `Dataset.notes`.
-
-    Args:
-        folder: The folder.
+    Attributes:
         image_size: Side of the square that pictures are brought to, or height and width. Without it they stay
             as they are if all have one size of at most 256 pixels, and become 64x64 otherwise.
         resize: What becomes of a picture of another shape: "crop" cuts off what hangs over the centre, "pad"
             fills up with grey, "stretch" distorts.
         interpolation: "bilinear" or "bicubic".
-        test_fraction: Share of each class that is tested, where there is no test folder; 1 for all.
+        test_fraction: Share of each class that is tested, where the data have no test split; 1 for all.
         seed: Of the split.
         stream: True leaves the pictures in their files and decodes them each time they are used, False keeps
             them in memory, "auto" streams what would take more than a quarter of the memory. Either way every
             file is decoded once, to know what can be read, and all results are the same.
         keep_together: "near-duplicates" keeps pictures that look alike in one split, where it is drawn here.
+    """
+
+    image_size: int | tuple[int, int] | None = None
+    resize: Resize = "crop"
+    interpolation: Interpolation = "bicubic"
+    test_fraction: float = 0.2
+    seed: int = 0
+    stream: bool | Literal["auto"] = "auto"
+    keep_together: Literal["", "near-duplicates"] = ""
+
+    @property
+    def of_pictures(self) -> dict[str, Any]:
+        """What `load_data` is told where the split and the labels are known already."""
+        known = ("image_size", "resize", "interpolation", "seed", "stream")
+        return {name: getattr(self, name) for name in known}
+
+    def resizing(self, places: list[str]) -> Resizing:
+        """Return how these pictures are brought to one size: that asked for, or the one that fits them."""
+        size = size_pair(self.image_size) if self.image_size else _common_size(places)
+        return Resizing(size, self.resize, self.interpolation)
+
+    def streams(self, resizing: Resizing, count: int) -> bool:
+        """Return whether so many pictures stay in their files; "auto": if memory would be short."""
+        if self.stream != "auto":
+            return self.stream
+        return 3 * resizing.size[0] * resizing.size[1] * count > MEMORY_SHARE * memory_size()
+
+
+def load_folder(folder: str | Path, reading: Reading) -> Dataset:
+    """Return the pictures below `folder`; each folder in it is a class, in alphabetical order.
+
+    With a folder `train`, its classes are trained on and those of `test`, `val` or `valid` (the first
+    that exists) are tested; otherwise a share of each class, drawn by seed. Files that
+    are not read are named in `Dataset.skipped`, but for hidden ones; what else was decided, such as class
+    folders without a picture, is in `Dataset.notes`.
 
     Raises:
         InputError: Fewer than two classes with pictures, a class that is tested and never trained on, or a
@@ -89,15 +110,13 @@ def load_folder(
         )
     files = [(path, label) for label, name in enumerate(class_names) for path in found[name]]
     tested = _tested(root, test_root, class_names, skipped) if test_root else []
-    resizing = common_resizing([path for path, _ in files + tested], image_size, resize, interpolation)
-    streamed = streams(stream, resizing, len(files + tested))
+    resizing = reading.resizing([path for path, _ in files + tested])
+    streamed = reading.streams(resizing, len(files + tested))
     train = _read(root, files, resizing, streamed, skipped)
     if test_root:
         test = _read(root, tested, resizing, streamed, skipped)
     else:
-        train, test, more = draw_split(
-            train, class_names, test_fraction=test_fraction, seed=seed, keep_together=keep_together
-        )
+        train, test, more = draw_split(train, class_names, reading)
         notes += more
     source = f"{root}, streamed" if streamed else str(root)
     return Dataset(
@@ -112,19 +131,13 @@ def load_folder(
     )
 
 
-def draw_split(
-    whole: Split,
-    class_names: Sequence[str],
-    *,
-    test_fraction: float,
-    seed: int,
-    keep_together: Literal["", "near-duplicates"] = "",
-) -> tuple[Split, Split, list[str]]:
+def draw_split(whole: Split, class_names: Sequence[str], reading: Reading) -> tuple[Split, Split, list[str]]:
     """Return a training and a test split, and a line for each thing that somebody may want to know.
 
     Each class has its share in both. Groups (the column `group` of the metadata) and near-duplicates stay
     together, where there are groups, or where that is asked for.
     """
+    keep_together, test_fraction, seed = reading.keep_together, reading.test_fraction, reading.seed
     if keep_together not in ("", "near-duplicates"):
         raise InputError(f"keep_together is {keep_together!r}; known: near-duplicates, or nothing")
     if test_fraction == 1:
@@ -162,20 +175,6 @@ def _joined(groups: np.ndarray, alike: np.ndarray) -> np.ndarray:
     size = count + second.max() + 1
     links = coo_array((np.ones(len(first)), (first, count + second)), shape=(size, size))
     return connected_components(links, directed=False)[1][first]
-
-
-def common_resizing(
-    paths: list[str], image_size: int | tuple[int, int] | None, resize: Resize, interpolation: Interpolation
-) -> Resizing:
-    """Return how pictures are brought to one size: that asked for, or the one that fits them."""
-    return Resizing(size_pair(image_size) if image_size else _common_size(paths), resize, interpolation)
-
-
-def streams(stream: bool | Literal["auto"], resizing: Resizing, count: int) -> bool:
-    """Return whether so many pictures stay in their files; "auto": if memory would be short."""
-    if stream != "auto":
-        return stream
-    return 3 * resizing.size[0] * resizing.size[1] * count > MEMORY_SHARE * memory_size()
 
 
 def size_pair(image_size: int | Sequence[int]) -> tuple[int, int]:
@@ -229,7 +228,7 @@ def _pictures(root: Path, folder: Path, skipped: list[str]) -> list[str]:
     for suffix, names in others.items():
         reason = "no picture file"
         if suffix in _HEIF and importlib.util.find_spec("pillow_heif") is None:
-            reason = "needs the package pillow-heif; pip install pillow-heif"
+            reason = "needs pillow-heif; pip install 'sightline-vision[heic]'"
         if len(names) > _LISTED:
             skipped.append(
                 f"{len(names)} files ending in {suffix or 'nothing'} (the first: {names[0]}): {reason}"

@@ -12,12 +12,14 @@ import numpy as np
 
 from sightline.data.cifar import load_cifar
 from sightline.data.dataset import Dataset, stratified_subset
+from sightline.data.hugging_face import is_hugging_face, load_hugging_face
 from sightline.data.image_files import ImageFiles, Interpolation, Resize
-from sightline.data.image_folder import load_folder, size_pair
+from sightline.data.image_folder import Reading, load_folder, size_pair
 from sightline.data.manifest import MANIFESTS, Columns, load_manifest
 from sightline.data.npz import load_npz
 from sightline.data.planting import is_planted, load_planted
 from sightline.data.shapes.generate import load_shapes
+from sightline.data.tar_shards import is_shards, load_shards
 from sightline.errors import InputError, InputTypeError, nearest
 from sightline.extensions import plugins, resolve
 
@@ -41,6 +43,36 @@ One is given `data_dir` and `seed` if it has arguments with these names.
 """
 
 
+Kind = Literal["function", "planted", "hugging_face", "shards", "folder", "manifest", "npz", "unknown"]
+
+
+def kind_of(name: str | Path) -> Kind:
+    """Return what the name of a data set stands for.
+
+    "function" is a key of DATASETS, a plugin or module:function.
+
+    >>> kind_of("cifar10"), kind_of("hf/beans"), kind_of("nowhere.csv")
+    ('function', 'hugging_face', 'unknown')
+    """
+    path = Path(name)
+    if _is_function(str(name)):
+        return "function"
+    if is_hugging_face(name):
+        return "hugging_face"
+    if is_shards(name):
+        return "shards"
+    if path.is_dir():
+        return "planted" if is_planted(path) else "folder"
+    if path.suffix.lower() in MANIFESTS and path.is_file():
+        return "manifest"
+    return "npz" if path.suffix == ".npz" and path.is_file() else "unknown"
+
+
+def is_of_files(name: str | Path) -> bool:
+    """Return whether a data set's pictures are in files, and so brought to any size that is asked for."""
+    return kind_of(name) not in ("function", "npz", "unknown")
+
+
 def load_data(
     name: str | Path | Dataset | Callable[..., Dataset],
     *,
@@ -61,12 +93,14 @@ def load_data(
     class_names: Sequence[str] = (),
     trust: Collection[str] | None = None,
 ) -> Dataset:
-    """Return a data set by name, from a folder of pictures, a manifest or a `.npz` file, or from a function.
+    """Return a data set by name, from pictures in files, a manifest or a `.npz` file, or from a function.
 
     Args:
-        name: A key of :data:`DATASETS`, a folder, a manifest (`.csv`, `.parquet`), an `.npz` file, a
-            plugin's name, "package.module:function", a function, or a Dataset, which is passed through. A
-            function is given `data_dir` and `seed` if it has arguments with these names.
+        name: A key of :data:`DATASETS`, a folder, a manifest (`.csv`, `.parquet`), tar files as WebDataset
+            writes them (one, a folder of them, or `train-{000..012}.tar`), `hf/NAME` or a saved folder of the
+            library `datasets`, an `.npz` file, a plugin's name, "package.module:function", a function, or a
+            Dataset, which is passed through. A function is given `data_dir` and `seed` if it has arguments
+            with these names.
         data_dir: Where the files of a named data set lie.
         image_size: Side in pixels, or height and width, that a folder's pictures are brought to; see
             `load_folder`.
@@ -103,43 +137,29 @@ def load_data(
         raise InputError(
             f"{name} is no table of labels (.csv, .parquet), and only such data needs no pictures"
         )
+    size = None if image_size is None else size_pair(image_size)
+    reading = Reading(size, resize, interpolation, test_fraction, seed, stream, keep_together)
+    columns = Columns(path_column, label_column, split_column, group)
     if isinstance(name, Dataset):
         dataset = name
     elif callable(name) or _is_function(str(name)):
         made = resolve("data", str(name) if isinstance(name, Path) else name, DATASETS, trust=trust)
         dataset = _called(name, made, {"data_dir": data_dir, "seed": seed})
-    elif Path(name).is_dir() and is_planted(Path(name)):
-        options = {"image_size": image_size, "resize": resize, "interpolation": interpolation}
-        dataset = load_planted(name, **options, stream=stream, seed=seed)
-    elif Path(name).is_dir():
-        dataset = load_folder(
-            name,
-            image_size=image_size,
-            resize=resize,
-            interpolation=interpolation,
-            test_fraction=test_fraction,
-            seed=seed,
-            stream=stream,
-            keep_together=keep_together,
-        )
-    elif Path(name).suffix.lower() in MANIFESTS and Path(name).is_file():
-        dataset = load_manifest(
-            name,
-            columns=Columns(path_column, label_column, split_column, group),
-            image_size=image_size,
-            resize=resize,
-            interpolation=interpolation,
-            test_fraction=test_fraction,
-            seed=seed,
-            stream=stream,
-            keep_together=keep_together,
-            pictures=pictures,
-        )
-    elif Path(name).suffix == ".npz" and Path(name).is_file():
+    elif (kind := kind_of(name)) == "npz":
         dataset = load_npz(name, test_fraction=test_fraction, seed=seed)
+    elif kind == "planted":
+        dataset = load_planted(name, **reading.of_pictures)
+    elif kind == "folder":
+        dataset = load_folder(name, reading)
+    elif kind == "manifest":
+        dataset = load_manifest(name, reading, columns=columns, pictures=pictures)
+    elif kind == "shards":
+        dataset = load_shards(name, reading, columns=columns)
+    elif kind == "hugging_face":
+        dataset = load_hugging_face(name, reading, columns=columns)
     else:
         raise InputError(
-            f"no data set {str(name)!r}, and no folder, .csv, .parquet or .npz file at that path; "
+            f"no data set {str(name)!r}, and no folder, .csv, .parquet, .tar or .npz file at that path; "
             + nearest(str(name), [*DATASETS, *plugins("data")])
         )
     _check_size(dataset, image_size)

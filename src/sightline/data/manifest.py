@@ -12,19 +12,20 @@ is guessed. Where the pictures are elsewhere, the table alone is a data set of l
 from __future__ import annotations
 
 import ast
+import dataclasses
 import os
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from sightline.data.dataset import Dataset, Split
-from sightline.data.image_files import ImageFiles, Interpolation, Resize, content_hash
-from sightline.data.image_folder import common_resizing, draw_split, streams
+from sightline.data.image_files import ImageFiles, content_hash
+from sightline.data.image_folder import Reading, draw_split
 from sightline.data.picture_cache import open_pictures
 from sightline.errors import DamagedFileError, InputError
 from sightline.files import check_regular, shown_name
@@ -46,20 +47,14 @@ class Columns:
 
 def load_manifest(
     file: str | Path,
+    reading: Reading,
     *,
-    columns: Columns = Columns(),
-    image_size: int | tuple[int, int] | None = None,
-    resize: Resize = "crop",
-    interpolation: Interpolation = "bicubic",
-    test_fraction: float = 0.2,
-    seed: int = 0,
-    stream: bool | Literal["auto"] = "auto",
-    keep_together: Literal["", "near-duplicates"] = "",
+    columns: Columns,
     pictures: bool = True,
 ) -> Dataset:
     """Return the pictures that a CSV or Parquet file names.
 
-    Without a column of splits the share `test_fraction` of each class is tested, drawn by `seed`; no group
+    Without a column of splits a share of each class is tested, drawn by seed; no group
     is in both splits. With one, "train" is trained on and the first of "test", "val" and "valid" that there
     is, tested; where none is for training, there is a test split alone. Rows that do not fit (no such file,
     no label, a path twice, an unknown split, a picture that cannot be read) are left
@@ -67,8 +62,8 @@ def load_manifest(
 
     Args:
         file: The manifest.
+        reading: How its pictures are read.
         columns: What its columns are called.
-        image_size, resize, interpolation, test_fraction, seed, stream, keep_together: As in `load_folder`.
         pictures: False for the labels alone: no file is opened, and a row is known by its path, or by its
             number where there is no column of paths.
 
@@ -79,60 +74,91 @@ def load_manifest(
     """
     path = Path(file)
     table = _read_table(path)
-    rows, problems = _checked_rows(path, table, columns, pictures=pictures)
-    _enough(path, len(table), rows, problems)
+    rows, problems = checked_rows(path, table, columns, pictures=pictures)
+    listed = Listed(path, path.stem, len(table), rows, problems)
     if not pictures:
-        known = rows.assign(hash=[content_hash(name.encode()) for name in rows["path"]])
+        listed.check()
+        listed.rows["hash"] = [content_hash(name.encode()) for name in rows["path"]]
         images = np.zeros((len(rows), 0, 0, 3), np.uint8)
-        how = {"test_fraction": test_fraction, "seed": seed, "keep_together": ""}
-        return _dataset(path, table, known, images, problems, how, {"source": f"{path}, without pictures"})
+        reading = dataclasses.replace(reading, keep_together="")
+        return listed.dataset(images, reading, source=f"{path}, without pictures")
     paths = [os.path.join(path.parent, name) for name in rows["path"]]  # noqa: PTH118 - an absolute one stays
-    resizing = common_resizing(paths, image_size, resize, interpolation)
-    streamed = streams(stream, resizing, len(paths))
-    opened = open_pictures(paths, resizing, stream=streamed, root=path)
-    for number, reason in opened.failures.items():
-        problems.append((int(rows["row"].iloc[number]), rows["path"].iloc[number], reason))
-    rows = rows.iloc[opened.rows].reset_index(drop=True).assign(hash=opened.hashes)
-    _enough(path, len(table), rows, problems)
-    source = f"{path}, streamed" if streamed else str(path)
-    how = {"test_fraction": test_fraction, "seed": seed, "keep_together": keep_together}
-    found = {"source": source, "resizing": resizing}
-    return _dataset(path, table, rows, opened.images, problems, how, found)
+    return listed.opened(paths, reading)
 
 
-def _dataset(
-    path: Path,
-    table: pd.DataFrame,
-    rows: pd.DataFrame,
-    images: np.ndarray | ImageFiles,
-    problems: list[tuple[int, str, str]],
-    how: dict[str, Any],
-    found: dict[str, Any],
-) -> Dataset:
-    """The data set of the rows that fit. how: to split them, where no column does. found: what is known."""
-    trained = np.ones(len(rows), bool)
-    if "split" in rows and "train" in rows["split"].to_numpy():
-        trained = rows["split"].to_numpy() == "train"
-    names = tuple(sorted(set(rows["label"].to_numpy()[trained]), key=_in_order))
-    if len(names) < 2:
-        raise InputError(f"{path} has {len(names)} classes to train on; a data set needs two or more")
-    known = rows["label"].isin(names).to_numpy()
-    for row in rows[~known].itertuples():
-        problems.append((row.row, row.path, f"label {row.label!r} is not among those of training"))  # pyright: ignore
-    numbers = {name: number for number, name in enumerate(names)}
-    labels = np.array([numbers.get(label, -1) for label in rows["label"]])
-    whole = Split(images, labels, rows.drop(columns=["row", "label"]))
-    notes = _notes(path, len(table), problems)
-    if "split" in rows:
-        marks = rows["split"].to_numpy()
-        train, test = (whole.take(np.flatnonzero((marks == word) & known)) for word in ("train", "test"))
-        notes += _shared_groups(train, test)
-    else:
-        train, test, more = draw_split(whole, names, **how)
-        notes += more
-    skipped = [f"row {row}: {shown_name(name)}: {reason}" for row, name, reason in sorted(problems)]
-    found |= {"skipped": tuple(skipped), "notes": tuple(notes)}
-    return Dataset(path.stem, names, train, test, **found)
+@dataclass
+class Listed:
+    """Pictures that a table names, on their way to a data set.
+
+    Attributes:
+        origin: The file or folder that lists them, for messages, and for the cache of what was decoded.
+        name: What the data set is called.
+        total: Rows that there were.
+        rows: Those that fit, with the columns row, path and label; split, group and more where given.
+        problems: (row, path, reason) of the others.
+        classes: Names of the classes, where they do not follow from the labels.
+    """
+
+    origin: Path
+    name: str
+    total: int
+    rows: pd.DataFrame
+    problems: list[tuple[int, str, str]]
+    classes: tuple[str, ...] = ()
+
+    def opened(self, places: list[str], reading: Reading) -> Dataset:
+        """Return the data set with the pictures at `places`, one for each row; those that can be read."""
+        self.check()
+        resizing = reading.resizing(places)
+        streamed = reading.streams(resizing, len(places))
+        found = open_pictures(places, resizing, stream=streamed, root=self.origin)
+        for number, reason in found.failures.items():
+            one = self.rows.iloc[number]
+            self.problems.append((int(one["row"]), one["path"], reason))
+        self.rows = self.rows.iloc[found.rows].reset_index(drop=True).assign(hash=found.hashes)
+        source = f"{self.origin}, streamed" if streamed else str(self.origin)
+        return self.dataset(found.images, reading, source=source, resizing=resizing)
+
+    def dataset(self, images: np.ndarray | ImageFiles, reading: Reading, **known: Any) -> Dataset:
+        """Return the data set of these images, one for each row."""
+        self.check()
+        rows, path = self.rows, self.origin
+        trained = np.ones(len(rows), bool)
+        if "split" in rows and "train" in rows["split"].to_numpy():
+            trained = rows["split"].to_numpy() == "train"
+        names = self.classes or tuple(sorted(set(rows["label"].to_numpy()[trained]), key=_in_order))
+        if len(names) < 2:
+            raise InputError(f"{path} has {len(names)} classes to train on; a data set needs two or more")
+        fits = rows["label"].isin(names).to_numpy()
+        for row in rows[~fits].itertuples():
+            reason = f"label {row.label!r} is not among those of training"  # pyright: ignore
+            self.problems.append((row.row, row.path, reason))  # pyright: ignore
+        numbers = {name: number for number, name in enumerate(names)}
+        labels = np.array([numbers.get(label, -1) for label in rows["label"]])
+        whole = Split(images, labels, rows.drop(columns=["row", "label"]))
+        notes = _notes(path, self.total, self.problems)
+        if "split" in rows:
+            marks = rows["split"].to_numpy()
+            train, test = (whole.take(np.flatnonzero((marks == word) & fits)) for word in ("train", "test"))
+            notes += _shared_groups(train, test)
+        else:
+            train, test, more = draw_split(whole, names, reading)
+            notes += more
+        skipped = [f"row {row}: {shown_name(name)}: {reason}" for row, name, reason in sorted(self.problems)]
+        known |= {"skipped": tuple(skipped), "notes": tuple(notes)}
+        return Dataset(self.name, names, train, test, **known)
+
+    def check(self) -> None:
+        """Raise InputError where there is no row, or more than half of them do not fit."""
+        path, problems = self.origin, self.problems
+        if not self.total:
+            raise InputError(f"{path} has no rows; each row names a picture and its label")
+        if 2 * len(self.rows) < self.total:
+            row, name, reason = min(problems)
+            raise InputError(
+                f"{len(problems)} of {self.total} rows of {path} do not fit (row {row}: {shown_name(name)}: "
+                f"{reason}); paths are seen from the manifest's folder"
+            )
 
 
 def manifest_paths(file: Path, column: str) -> list[str]:
@@ -145,9 +171,9 @@ def manifest_paths(file: Path, column: str) -> list[str]:
 
 def _paths(table: pd.DataFrame, column: str) -> list[str]:
     if column in table:
-        return [_text(name).replace("\\", "/") for name in table[column]]
+        return [as_text(name).replace("\\", "/") for name in table[column]]
     numbers = table["index"] if "index" in table else np.arange(len(table))
-    return [f"{_text(number):>05}" for number in numbers]
+    return [f"{as_text(number):>05}" for number in numbers]
 
 
 def _read_table(path: Path) -> pd.DataFrame:
@@ -166,7 +192,7 @@ def _read_table(path: Path) -> pd.DataFrame:
     return table.reset_index(drop=True)
 
 
-def _checked_rows(
+def checked_rows(
     path: Path, table: pd.DataFrame, columns: Columns, *, pictures: bool
 ) -> tuple[pd.DataFrame, list[tuple[int, str, str]]]:
     """Rows that fit, with the columns row, path, label, and split and group where given; and the others."""
@@ -185,15 +211,15 @@ def _checked_rows(
     _refuse_many_labels(path, labels)
     rows = pd.DataFrame(
         {
-            "row": np.arange(len(table)) + (1 if path.suffix.lower() == ".parquet" else 2),
-            "path": [_text(name).replace("\\", "/") for name in table[columns.path]],
-            "label": [_text(label) for label in labels],
+            "row": np.arange(len(table)) + (2 if path.suffix.lower() == ".csv" else 1),
+            "path": [as_text(name).replace("\\", "/") for name in table[columns.path]],
+            "label": [as_text(label) for label in labels],
         }
     )
     if columns.split in table:
         rows["split"] = _splits(table[columns.split])
     if group:
-        rows["group"] = [_text(value) for value in table[group]]
+        rows["group"] = [as_text(value) for value in table[group]]
     used = {columns.path, columns.label, columns.split, group, *rows.columns}
     for name in table.columns:
         if name not in used:
@@ -237,12 +263,12 @@ def _reasons(path: Path, rows: pd.DataFrame, *, pictures: bool) -> list[str]:
 
 
 def _splits(given: Iterable[Any]) -> list[str]:
-    words = [_text(word).lower() for word in given]
+    words = [as_text(word).lower() for word in given]
     tested = next((word for word in _TEST if word in words), "")
     return ["train" if word in _TRAIN else "test" if word and word == tested else word for word in words]
 
 
-def _text(value: object) -> str:
+def as_text(value: object) -> str:
     if value is None or value != value:  # a missing number is not equal to itself
         return ""
     if isinstance(value, float) and value.is_integer():
@@ -262,7 +288,7 @@ def _refuse_many_labels(path: Path, labels: Iterable[Any]) -> None:
     several = "several labels of one picture are not supported; give each row one label"
     if any(isinstance(one, list | tuple | set | np.ndarray) for one in labels):
         raise InputError(f"{path} has lists in its column of labels: {several}")
-    texts = {_text(one) for one in labels}
+    texts = {as_text(one) for one in labels}
     for text in texts:
         if text[:1] == "[" and _is_list(text):
             raise InputError(f"{path} has the label {text!r}: {several}")
@@ -282,17 +308,6 @@ def _is_list(text: str) -> bool:
 def _in_order(name: str) -> tuple[int, str]:
     """Numbers by their size, before words."""
     return (int(name), "") if name.isdecimal() and len(name) < 10 else (2**31, name)
-
-
-def _enough(path: Path, total: int, rows: pd.DataFrame, problems: list[tuple[int, str, str]]) -> None:
-    if not total:
-        raise InputError(f"{path} has no rows; each row names a picture and its label")
-    if 2 * len(rows) < total:
-        row, name, reason = min(problems)
-        raise InputError(
-            f"{len(problems)} of {total} rows of {path} do not fit (row {row}: {shown_name(name)}: "
-            f"{reason}); paths are seen from the manifest's folder"
-        )
 
 
 def _notes(path: Path, total: int, problems: list[tuple[int, str, str]]) -> list[str]:

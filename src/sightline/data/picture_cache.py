@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from sightline.data.image_files import ImageFiles, Resizing, read_hashed
+from sightline.data.image_files import ImageFiles, Resizing, file_of, read_hashed
 from sightline.files import write_atomic
 
 _VERSION = 1  # of what is kept; another one is read anew
@@ -80,17 +80,22 @@ def _read_through_cache(
     return results
 
 
-def _place(root: Path, resizing: Resizing) -> Path:
+def cache_folder(room: str) -> Path:
+    """Return the folder of this name in the user's cache; it may not be there yet."""
     import pooch  # slow to import
 
-    folder = Path(os.environ.get("SIGHTLINE_CACHE") or pooch.os_cache("sightline")) / "pictures"
+    return Path(os.environ.get("SIGHTLINE_CACHE") or pooch.os_cache("sightline")) / room
+
+
+def _place(root: Path, resizing: Resizing) -> Path:
+    folder = cache_folder("pictures")
     what = f"{_VERSION} {root.resolve()} {resizing}"
     return folder / f"{hashlib.blake2b(os.fsencode(what), digest_size=12).hexdigest()}.npz"
 
 
 def _key(path: str) -> str | None:
     try:
-        found = Path(path).stat()
+        found = Path(file_of(path)).stat()
     except (OSError, ValueError):
         return None
     spelled = os.fsencode(Path(path).absolute()).decode("utf-8", "backslashreplace")

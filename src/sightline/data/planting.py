@@ -275,7 +275,7 @@ def _most_alike(data: Dataset) -> np.ndarray:
 def _write(plan: _Plan, folder: Path, source: Path | None) -> None:
     """Write the pictures that change, the manifest, and last what was planted."""
     root = None
-    if source is not None and source.exists() and source.suffix != ".npz":
+    if source is not None and _is_plain(source):
         root = source if source.is_dir() else source.parent
     (folder / _PICTURES).mkdir(parents=True, exist_ok=True)
     paths: dict[str, str] = {}
@@ -326,6 +326,13 @@ def _open(root: Path | None, path: str, images: Any, number: int) -> Image.Image
     if root is None:
         return Image.fromarray(images[np.array([number])][0])
     return Image.fromarray(read_image(os.path.join(root, path)))  # noqa: PTH118 - an absolute one stays
+
+
+def _is_plain(source: Path) -> bool:
+    """Whether each picture of the source is a file of its own, which the copy can name."""
+    from sightline.data.load import kind_of
+
+    return kind_of(source) in ("folder", "planted", "manifest")
 
 
 def _saved(picture: Image.Image, folder: Path, name: str) -> str:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
@@ -24,6 +23,7 @@ from torch import nn
 
 from sightline import logs
 from sightline.data import Dataset, ImageFiles, Split
+from sightline.data.picture_cache import cache_folder
 from sightline.errors import InputError
 from sightline.files import write_atomic
 from sightline.models import choose_device, create_model, device_of, evaluating, to_float
@@ -123,13 +123,6 @@ def linear_head(model: nn.Module, split: Split) -> nn.Linear:
     return read[-1][0]
 
 
-def cache_folder() -> Path:
-    """Return where features are kept: `features` in the cache, which SIGHTLINE_CACHE names."""
-    import pooch  # slow to import
-
-    return Path(os.environ.get("SIGHTLINE_CACHE") or pooch.os_cache("sightline")) / "features"
-
-
 class _Enlarged(nn.Module):
     """A network behind an enlargement of its images to `size`, (height, width)."""
 
@@ -174,7 +167,7 @@ def frozen_features(
         scale = _SIDE / min(height, width)
         model = _Enlarged(model, (round(scale * height), round(scale * width)))
     model.to(choose_device(device))
-    where = cache_folder() if cache == "auto" else None if cache is None else Path(cache)
+    where = cache_folder("features") if cache == "auto" else None if cache is None else Path(cache)
     found = [
         cached_features(model, split, class_names=data.class_names, cache=where)
         if len(split)

@@ -21,7 +21,9 @@ import torch
 from torch import nn
 
 from sightline import distributed, logs
-from sightline.data import DATASETS, Dataset, describe, preview_augmentation
+from sightline.data import Dataset, describe, preview_augmentation
+from sightline.data.hugging_face import PREFIX as HUB
+from sightline.data.load import is_of_files, kind_of
 from sightline.errors import InputError, MissingExtraError, UntrustedError
 from sightline.files import sweep, write_json, write_text
 from sightline.models import choose_device, choose_precision, load_model, save_model
@@ -422,7 +424,11 @@ def absolute(recipe: Recipe) -> Recipe:
     absolute = {"dir": str(Path(section.dir).absolute())} if section.dir else {}
     if section.fixes:
         absolute["fixes"] = str(Path(section.fixes).absolute())
-    if Path(section.name).exists() and section.name not in DATASETS:
+    kind, place = kind_of(section.name), section.name.removeprefix(HUB)
+    if kind == "hugging_face" and section.name.startswith(HUB):
+        if Path(place).exists():
+            absolute["name"] = f"{HUB}{Path(place).absolute()}"
+    elif kind == "shards" or (kind != "function" and Path(section.name).exists()):
         absolute["name"] = str(Path(section.name).absolute())
     named = {"weights": str(Path(model.weights).absolute())} if model.weights else {}
     folder = Path(model.name.removeprefix("hf/"))
@@ -436,8 +442,8 @@ def as_backbone_wants(recipe: Recipe) -> Recipe:
     """The recipe with a backbone's size and interpolation, for pictures in files and no size of their own."""
     section, model = recipe.data, recipe.model
     name = model.name or recipe.inspect.backbone
-    files = Path(section.name).exists() and Path(section.name).suffix != ".npz" and section.pictures
-    if section.image_size or not is_backbone(name) or not files or section.name in DATASETS:
+    files = section.pictures and is_of_files(section.name)
+    if section.image_size or not is_backbone(name) or not files:
         return recipe
     spec = backbone_input(name, model.options)
     height, width = spec.size

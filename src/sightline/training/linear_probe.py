@@ -26,11 +26,12 @@ from torch import nn
 
 from sightline import logs
 from sightline.data import Dataset
+from sightline.data.picture_cache import cache_folder
 from sightline.data.splits import fold_indices
 from sightline.errors import InputError
 from sightline.models import choose_device
 from sightline.predictions import Predictions
-from sightline.predictions.features import cache_folder, cached_features, linear_head
+from sightline.predictions.features import cached_features, linear_head
 from sightline.training.history import History
 
 log = logging.getLogger(__name__)
@@ -96,7 +97,7 @@ def probe(
     data.check_trainable()
     model.to(choose_device(device))
     head = probe_head(model, data)
-    where = cache_folder() if cache == "auto" else None if cache is None else Path(cache)
+    where = cache_folder("features") if cache == "auto" else None if cache is None else Path(cache)
     how: dict[str, Any] = {"class_names": data.class_names, "cache": where, "precision": precision}
     train, test = (cached_features(model, split, **how) for split in (data.train, data.test))
     seconds = time.perf_counter() - began

@@ -20,6 +20,7 @@ from torch import nn
 from sightline.data import DATASETS, Augmentation, Dataset, PhotoAugmentation
 from sightline.data.augment import has_albumentations
 from sightline.data.image_files import Interpolation, Resize
+from sightline.data.load import kind_of
 from sightline.errors import InputError, InputTypeError, UntrustedError, nearest
 from sightline.extensions import plugins, resolve
 from sightline.models import MODELS
@@ -84,8 +85,8 @@ RunName = Annotated[str, AfterValidator(_folder_name)]
 class DataSection(Section):
     """Which images.
 
-    name: a data set's name, a folder, a manifest, an .npz file or a function. dir: where a named data set's
-        files are.
+    name: a data set's name, a folder, a manifest, tar files, hf/NAME, an .npz file or a function. dir:
+        where a named data set's files are.
     image_size: side that a folder's pictures are brought to, or [height, width]; 0 for what fits them.
     resize: "crop" cuts off what hangs over, "pad" fills up with grey, "stretch" distorts. interpolation: of
     scaling. limit: images per split, 0 for all. seed: of generated images, of a folder's split, of what a
@@ -546,13 +547,13 @@ def _check_transforms(steps: Any) -> None:
 def _check_data(recipe: Recipe) -> None:
     """Raise unless there is a data set, a folder, an .npz file or a function of the recipe's data.name."""
     name = recipe.data.name
-    if name in DATASETS or Path(name).exists():
+    if name in DATASETS or Path(name).exists() or kind_of(name) in ("hugging_face", "shards"):
         return
     if not _FOREIGN.fullmatch(name) and name not in plugins("data"):
         near = nearest(name, [*DATASETS, *plugins("data")])
         raise InputError(
-            f"recipe: data.name: no data set {name!r}, and no folder, .csv, .parquet or .npz file at that "
-            f"path; {near}"
+            f"recipe: data.name: no data set {name!r}, and no folder, .csv, .parquet, .tar or .npz file at "
+            f"that path; {near}"
         )
     resolve("data", name, DATASETS, trust=recipe.trust(name))
 
