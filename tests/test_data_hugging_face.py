@@ -116,3 +116,29 @@ def test_embedded_pictures_are_copied_once(tmp_path, monkeypatch):
     again = load_data(tmp_path / "pets")
     assert copies[0].stat().st_mtime_ns == before
     assert np.array_equal(first.train.images, again.train.images)
+
+
+def test_a_local_folder_keeps_its_name_and_a_stray_file_makes_no_data_set(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for n in range(12):
+        place = tmp_path / "hf" / "photos" / "ab"[n % 2] / f"{n}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(png(n))
+    (tmp_path / "hf" / "photos" / "state.json").write_text("{}")
+    assert load_data("hf/photos").class_names == ("a", "b")
+
+
+def test_neither_scripts_nor_pickles_of_a_folder_are_run(tmp_path):
+    import pickle
+
+    class Boom:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "ran"), "w"))
+
+    folder = tmp_path / "evil"
+    folder.mkdir()
+    (folder / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    (folder / "data.pkl").write_bytes(pickle.dumps(Boom()))
+    with pytest.raises(NotFoundError, match="cannot open"):
+        load_data(f"hf/{folder}")
+    assert not (tmp_path / "ran").exists()

@@ -156,6 +156,21 @@ def test_a_shard_that_was_cut_short_loses_only_what_is_gone(shards):
     data = load_data(shards)
     assert len(data.train) == 15
     assert "ends before the picture does" in data.skipped[0]
+    assert f"{path} lacks the mark of its end; it may have been cut short" in data.notes
+    content = path.read_bytes()
+    path.write_bytes(content[: content.index(b"0012.json")])  # between two pictures: nothing else tells
+    data = load_data(shards)
+    assert len(data.train) == 12
+    assert [line for line in data.notes if "cut short" in line] != []
+
+
+def test_what_some_tables_lack_is_empty(tmp_path):
+    members = samples(range(12))
+    members["0003.json"] = json.dumps({"patient": "p0", "age": 3, "site": "north"}).encode()
+    write_tar(tmp_path / "a.tar", members)
+    data = load_data(tmp_path / "a.tar", test_fraction=1)
+    assert list(data.test.metadata["site"]) == ["" if n != 3 else "north" for n in numbers(data.test)]
+    assert not any("cut short" in line for line in data.notes)
 
 
 def test_a_recipe_names_shards_and_a_run_is_trained_on_them(shards, tmp_path, monkeypatch):

@@ -138,8 +138,8 @@ def _gain(gain: Gain | None) -> str:
 def inspect(data, predictions, classes, mean, std, backbone, as_json, quiet, **given) -> None:
     """Audit what was trained elsewhere: a model on DATA, or its predictions alone.
 
-    DATA is a folder, a manifest (.csv, .parquet), an .npz file or a name. The run that it makes is like any
-    other: audit, report, explain, compare and decisions work on it.
+    DATA is a folder, a manifest (.csv, .parquet), .tar files, hf/NAME, an .npz file or a name. The run that
+    it makes is like any other: audit, report, explain, compare and decisions work on it.
     """
     from sightline.cli.console import log_shown
     from sightline.runs.existing_model import inspect as inspect_data

@@ -139,7 +139,7 @@ def find_lr(recipe, changes, trust, device, steps, every, apply, out, as_json, q
     from sightline.report import write_range_test
     from sightline.runs import apply_lr, describe_range_test, new_folder, range_test, recipe_data, recipe_file
     from sightline.runs.find_lr import describe_rules
-    from sightline.runs.pipeline import as_backbone_wants
+    from sightline.runs.run_folder import as_backbone_wants
     from sightline.training import load_recipe
 
     if apply and (changes or given["data"] or given["epochs"]):

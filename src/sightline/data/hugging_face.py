@@ -32,9 +32,13 @@ _BLOCK = 256  # pictures that are taken from the table at once
 def is_hugging_face(name: str | Path) -> bool:
     """Return whether this is `hf/...`, or a folder that `save_to_disk` has written."""
     text = str(name)
-    return text.startswith(PREFIX) or any(
-        Path(text, file).is_file() for file in ("dataset_dict.json", "state.json")
-    )
+    return _is_saved(text) or (text.startswith(PREFIX) and not Path(text).exists())
+
+
+def _is_saved(folder: str) -> bool:
+    """Whether `save_to_disk` has written this folder: of several splits, or of one."""
+    files = ("dataset_dict.json",), ("state.json", "dataset_info.json")
+    return any(all(Path(folder, name).is_file() for name in names) for names in files)
 
 
 def load_hugging_face(name: str | Path, reading: Reading, *, columns: Columns) -> Dataset:
@@ -88,7 +92,7 @@ def _splits(name: str) -> dict[str, Any]:
         ) from None
     try:
         with logs.stage(f"opening {name} with the library datasets"):
-            if any(Path(name, file).is_file() for file in ("dataset_dict.json", "state.json")):
+            if _is_saved(name):
                 found: Any = datasets.load_from_disk(name)
             elif Path(name).exists():
                 found = datasets.load_dataset(name)

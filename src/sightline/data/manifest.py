@@ -277,11 +277,11 @@ def as_text(value: object) -> str:
 
 
 def _numbers(column: Any) -> Any:
-    """A column of texts as numbers, where all of them are."""
+    """A column of texts as numbers, where all of them are; of other texts a missing one is ""."""
     try:
         return pd.to_numeric(column)
     except (ValueError, TypeError):
-        return column.astype(str)
+        return column.where(column.notna(), "").astype(str)
 
 
 def _refuse_many_labels(path: Path, labels: Iterable[Any]) -> None:

@@ -10,6 +10,7 @@ picture. A file `classnames.txt` beside the shards names classes that are number
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import json
 import os
@@ -83,13 +84,13 @@ def load_shards(name: str | Path, reading: Reading, *, columns: Columns) -> Data
 
     Raises:
         DamagedFileError: A file is no tar, or it is compressed.
-        InputError: No picture has a label, some shards have "train" in their names and others no split, or
-            what `load_manifest` raises.
+        InputError: There is no picture, no label, some shards name a split and others none, or what
+            `load_manifest` raises.
     """
     files = shard_files(name)
     table = _indexed(files)
     if not len(table):
-        raise InputError(f"{name} has no pictures with a label; each key.jpg needs a key.cls or a key.json")
+        raise InputError(f"{name} has no pictures; each key.jpg needs a key.cls or a key.json")
     root = Path(name) if Path(name).is_dir() else files[0].parent
     given = pd.DataFrame([json.loads(text) for text in table["known"]])
     lists = [key for key in given if key != columns.label and any(isinstance(v, list) for v in given[key])]
@@ -110,7 +111,16 @@ def load_shards(name: str | Path, reading: Reading, *, columns: Columns) -> Data
         picture_inside(files[shard], offset, length)
         for shard, offset, length in zip(chosen["shard"], chosen["offset"], chosen["length"], strict=True)
     ]
-    return listed.opened(places, reading)
+    data = listed.opened(places, reading)
+    cut = [f"{file} lacks the mark of its end; it may have been cut short" for file in files if _is_cut(file)]
+    return dataclasses.replace(data, notes=(*data.notes, *cut))
+
+
+def _is_cut(file: Path) -> bool:
+    """Whether a tar lacks the zeros that it ends with."""
+    with file.open("rb") as opened:
+        opened.seek(-min(tarfile.BLOCKSIZE, file.stat().st_size), os.SEEK_END)
+        return any(opened.read())
 
 
 def _stem(name: str | Path) -> str:

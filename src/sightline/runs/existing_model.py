@@ -46,8 +46,15 @@ from sightline.runs.artifacts import (
     RECIPE,
     TRAIN_PREDICTIONS,
 )
-from sightline.runs.pipeline import absolute, as_backbone_wants, finish_run, start_run, with_own_fixes
-from sightline.runs.run_folder import Run, describe_environment, new_folder, recipe_data
+from sightline.runs.pipeline import finish_run, start_run, with_own_fixes
+from sightline.runs.run_folder import (
+    Run,
+    absolute,
+    as_backbone_wants,
+    describe_environment,
+    new_folder,
+    recipe_data,
+)
 from sightline.training import Recipe
 from sightline.training.recipe_io import parse_recipe, recipe_toml
 

@@ -22,12 +22,9 @@ from torch import nn
 
 from sightline import distributed, logs
 from sightline.data import Dataset, describe, preview_augmentation
-from sightline.data.hugging_face import PREFIX as HUB
-from sightline.data.load import is_of_files, kind_of
 from sightline.errors import InputError, MissingExtraError, UntrustedError
 from sightline.files import sweep, write_json, write_text
 from sightline.models import choose_device, choose_precision, load_model, save_model
-from sightline.models.backbones import backbone_input, is_backbone
 from sightline.predictions import Predictions, TtaPredictions, accuracy, write_predictions
 from sightline.predictions.inference import predict_tta_shared
 from sightline.report import write_report
@@ -54,6 +51,8 @@ from sightline.runs.faithfulness_stage import measure_faithfulness
 from sightline.runs.find_lr import settle_lr
 from sightline.runs.run_folder import (
     Run,
+    absolute,
+    as_backbone_wants,
     describe_environment,
     fit_options,
     fit_probe,
@@ -416,41 +415,6 @@ def _execution(recipe: Recipe, model: nn.Module, data: Dataset, torch_device: to
         memory_format=training.memory_format,
         device=str(torch_device),
     )
-
-
-def absolute(recipe: Recipe) -> Recipe:
-    """Return the recipe with its paths from the root of the disk: a run can be repeated from anywhere."""
-    section, model = recipe.data, recipe.model
-    absolute = {"dir": str(Path(section.dir).absolute())} if section.dir else {}
-    if section.fixes:
-        absolute["fixes"] = str(Path(section.fixes).absolute())
-    kind, place = kind_of(section.name), section.name.removeprefix(HUB)
-    if kind == "hugging_face" and section.name.startswith(HUB):
-        if Path(place).exists():
-            absolute["name"] = f"{HUB}{Path(place).absolute()}"
-    elif kind == "shards" or (kind != "function" and Path(section.name).exists()):
-        absolute["name"] = str(Path(section.name).absolute())
-    named = {"weights": str(Path(model.weights).absolute())} if model.weights else {}
-    folder = Path(model.name.removeprefix("hf/"))
-    if model.name.startswith("hf/") and folder.is_dir():
-        named["name"] = f"hf/{folder.absolute()}"
-    updated = {"data": section.model_copy(update=absolute), "model": model.model_copy(update=named)}
-    return recipe.model_copy(update=updated)
-
-
-def as_backbone_wants(recipe: Recipe) -> Recipe:
-    """The recipe with a backbone's size and interpolation, for pictures in files and no size of their own."""
-    section, model = recipe.data, recipe.model
-    name = model.name or recipe.inspect.backbone
-    files = section.pictures and is_of_files(section.name)
-    if section.image_size or not is_backbone(name) or not files:
-        return recipe
-    spec = backbone_input(name, model.options)
-    height, width = spec.size
-    size = height if height == width else (height, width)
-    kind = "bilinear" if spec.interpolation == "bilinear" else "bicubic"
-    wanted = {"image_size": size, "interpolation": kind}
-    return recipe.model_copy(update={"data": section.model_copy(update=wanted)})
 
 
 def _describe_data(data: Dataset) -> str:

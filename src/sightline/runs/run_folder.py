@@ -27,6 +27,8 @@ import sightline
 from sightline import distributed, logs
 from sightline.audit import Audit, apply_decisions, read_audit, read_decisions
 from sightline.data import Dataset, load_data
+from sightline.data.hugging_face import PREFIX as HUB
+from sightline.data.load import is_of_files, kind_of
 from sightline.errors import (
     DamagedFileError,
     InputError,
@@ -37,6 +39,7 @@ from sightline.errors import (
 )
 from sightline.files import LOCK, check_regular, hold, read_json, write_json
 from sightline.models import create_model, load_model
+from sightline.models.backbones import backbone_input, is_backbone
 from sightline.predictions import Dynamics, Predictions, load_dynamics, read_predictions
 from sightline.runs.artifacts import DYNAMICS, ENVIRONMENT, HISTORY, METRICS, PREDICTIONS, RECIPE, REPORT
 from sightline.runs.folders import RUNS, existing_folder
@@ -300,6 +303,41 @@ def load_run(folder: str | Path, *, trust: Collection[str] = ()) -> Run:
         raise
     except SightlineError as error:
         raise DamagedFileError(f"{path / RECIPE} is no recipe of this version: {error}") from error
+
+
+def absolute(recipe: Recipe) -> Recipe:
+    """Return the recipe with its paths from the root of the disk: a run can be repeated from anywhere."""
+    section, model = recipe.data, recipe.model
+    absolute = {"dir": str(Path(section.dir).absolute())} if section.dir else {}
+    if section.fixes:
+        absolute["fixes"] = str(Path(section.fixes).absolute())
+    kind, place = kind_of(section.name), section.name.removeprefix(HUB)
+    if kind == "hugging_face" and section.name.startswith(HUB):
+        if Path(place).exists():
+            absolute["name"] = f"{HUB}{Path(place).absolute()}"
+    elif kind == "shards" or (kind != "function" and Path(section.name).exists()):
+        absolute["name"] = str(Path(section.name).absolute())
+    named = {"weights": str(Path(model.weights).absolute())} if model.weights else {}
+    folder = Path(model.name.removeprefix("hf/"))
+    if model.name.startswith("hf/") and folder.is_dir():
+        named["name"] = f"hf/{folder.absolute()}"
+    updated = {"data": section.model_copy(update=absolute), "model": model.model_copy(update=named)}
+    return recipe.model_copy(update=updated)
+
+
+def as_backbone_wants(recipe: Recipe) -> Recipe:
+    """The recipe with a backbone's size and interpolation, for pictures in files and no size of their own."""
+    section, model = recipe.data, recipe.model
+    name = model.name or recipe.inspect.backbone
+    files = section.pictures and is_of_files(section.name)
+    if section.image_size or not is_backbone(name) or not files:
+        return recipe
+    spec = backbone_input(name, model.options)
+    height, width = spec.size
+    size = height if height == width else (height, width)
+    kind = "bilinear" if spec.interpolation == "bilinear" else "bicubic"
+    wanted = {"image_size": size, "interpolation": kind}
+    return recipe.model_copy(update={"data": section.model_copy(update=wanted)})
 
 
 @logs.stage("loading the data")
